@@ -1,0 +1,83 @@
+//! `Debug` of the messages that carry secrets: labels and sizes, never a value.
+
+use std::fmt;
+
+use crate::v1::{Configuration, GenerationKey, NewValue, SetConfigurationRequest};
+
+impl fmt::Debug for NewValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.value {
+            Some(_) => "NewValue(redacted)",
+            None => "NewValue(keep)",
+        })
+    }
+}
+
+impl fmt::Debug for GenerationKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GenerationKey")
+            .field("generation", &self.generation)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Configuration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut labels: Vec<_> = self.values.keys().collect();
+        labels.sort();
+        f.debug_struct("Configuration")
+            .field("application", &self.application)
+            .field("identifier", &self.identifier)
+            .field("revision", &self.revision)
+            .field("labels", &labels)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for SetConfigurationRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut labels: Vec<_> = self.values.keys().collect();
+        labels.sort();
+        f.debug_struct("SetConfigurationRequest")
+            .field("application", &self.application)
+            .field("identifier", &self.identifier)
+            .field("labels", &labels)
+            .field("if_revision", &self.if_revision)
+            .field("mode", &self.mode)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    const CANARY: &str = "canary-5d1e";
+
+    #[test]
+    fn no_message_shows_a_value() {
+        let value = NewValue { value: Some(CANARY.into()) };
+        let request = SetConfigurationRequest {
+            application: "App".into(),
+            values: HashMap::from([("Label".to_owned(), value.clone())]),
+            ..Default::default()
+        };
+        let configuration = Configuration {
+            values: HashMap::from([("Label".to_owned(), CANARY.to_owned())]),
+            ..Default::default()
+        };
+        let key = GenerationKey { generation: 3, key: CANARY.as_bytes().to_vec() };
+        for text in [
+            format!("{value:?}"),
+            format!("{request:#?}"),
+            format!("{configuration:#?}"),
+            format!("{key:?}"),
+        ] {
+            assert!(!text.contains(CANARY), "{text}");
+            assert!(!text.contains("99, 97, 110"), "{text}");
+        }
+        assert!(format!("{request:?}").contains("Label"));
+    }
+}

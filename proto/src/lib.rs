@@ -1,0 +1,21 @@
+//! The wire contract of the Enterprise SSO secret store: the messages and services of `sso.v1`,
+//! their descriptor set, and the refusals that every service answers with.
+
+mod debug;
+mod reason;
+mod refusal;
+
+/// Messages and services of package `sso.v1`.
+#[expect(missing_docs, reason = "documented in the .proto files")]
+#[expect(clippy::allow_attributes, reason = "generated code silences lints in its own way")]
+pub mod v1 {
+    tonic::include_proto!("sso.v1");
+}
+
+pub use reason::Reason;
+pub use refusal::Refusal;
+
+/// The encoded `FileDescriptorSet` of every file of this crate, for reflection and for tests that
+/// walk over all methods.
+pub const FILE_DESCRIPTOR_SET: &[u8] =
+    include_bytes!(concat!(env!("OUT_DIR"), "/sso_descriptor.bin"));
