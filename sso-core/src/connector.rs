@@ -1,0 +1,307 @@
+//! The calling side of mutual TLS: channels to a server, and why one does not work.
+
+use std::{error::Error, io, sync::Arc, time::Duration};
+
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use rustls::{AlertDescription, CertificateError, pki_types::ServerName};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tonic::{
+    Status,
+    transport::{Channel, Endpoint},
+};
+use tower::service_fn;
+
+use crate::tls::{TlsError, TlsReloader, TlsSettings};
+
+/// What is wrong with an address that is none.
+const FORM: &str = "is no address: write https://HOST:PORT";
+const HOST: &str = "the host is neither a name nor an address";
+
+/// The TLS files of a caller. Channels made with it use the files in force at each new connection.
+#[derive(Clone, Debug)]
+pub struct ClientTls(Arc<TlsReloader>);
+
+impl ClientTls {
+    /// Loads the files that `settings` (with paths resolved) name.
+    ///
+    /// # Errors
+    /// See [`TlsError`].
+    pub fn load(settings: &TlsSettings) -> Result<Self, TlsError> {
+        TlsReloader::load(settings).map(Self)
+    }
+}
+
+impl From<Arc<TlsReloader>> for ClientTls {
+    fn from(tls: Arc<TlsReloader>) -> Self {
+        Self(tls)
+    }
+}
+
+/// How a channel behaves towards the network.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectOptions {
+    /// Time for name look-up, TCP and TLS together.
+    pub connect_timeout: Duration,
+    /// A connection is asked for a sign of life this often, also when idle.
+    pub keepalive_interval: Duration,
+    /// Without one for this long the connection is given up.
+    pub keepalive_timeout: Duration,
+}
+
+impl Default for ConnectOptions {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(5),
+            keepalive_interval: Duration::from_secs(10),
+            keepalive_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// A channel to the server at `url`, `https://HOST:PORT`. It connects at the first call, and again
+/// whenever the connection is lost. Call it inside a tokio runtime.
+///
+/// # Errors
+/// The address is not of that form.
+pub fn connect_channel(
+    url: &str,
+    tls: ClientTls,
+    options: ConnectOptions,
+) -> Result<Channel, TlsError> {
+    let bad =
+        |problem: &str| TlsError::Address { url: url.to_owned(), problem: problem.to_owned() };
+    let (host, port) = host_and_port(url).map_err(bad)?;
+    let name = ServerName::try_from(host.clone()).map_err(|_| bad(HOST))?;
+    let authority = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+    // The connector does the TLS, so the endpoint itself is told nothing of it.
+    let origin = Uri::try_from(url).map_err(|_| bad(FORM))?;
+    let endpoint = Endpoint::from_shared(format!("http://{authority}:{port}"))
+        .map_err(|_| bad(FORM))?
+        .origin(origin)
+        .http2_keep_alive_interval(options.keepalive_interval)
+        .keep_alive_timeout(options.keepalive_timeout)
+        .keep_alive_while_idle(true);
+    let connector = service_fn(move |_: Uri| {
+        let connecting = connect(host.clone(), port, name.clone(), tls.clone());
+        async move {
+            match tokio::time::timeout(options.connect_timeout, connecting).await {
+                Ok(connected) => connected.map(TokioIo::new),
+                Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
+            }
+        }
+    });
+    Ok(endpoint.connect_with_connector_lazy(connector))
+}
+
+/// Whether `url` is an address that [`connect_channel`] takes.
+///
+/// # Errors
+/// In words: what is wrong with it.
+pub fn check_address(url: &str) -> Result<(), &'static str> {
+    let (host, _) = host_and_port(url)?;
+    ServerName::try_from(host).map(drop).map_err(|_| HOST)
+}
+
+/// Why the transport failed, in words that say what to do; `None` when the status did not come from
+/// the transport. With TLS 1.3 the server refuses a client only after the client's own handshake is
+/// complete, so the reason lies deep inside the first call's error.
+#[must_use]
+pub fn transport_reason(status: &Status) -> Option<String> {
+    let mut next: Option<&(dyn Error + 'static)> = status.source();
+    while let Some(error) = next {
+        if let Some(reason) = reason_of(error) {
+            return Some(reason);
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// Whether the transport failed because one side refuses the other, which trying again does not cure.
+#[must_use]
+pub fn is_trust_failure(status: &Status) -> bool {
+    let mut next: Option<&(dyn Error + 'static)> = status.source();
+    while let Some(error) = next {
+        if tls_error(error).is_some() || alert_in(error).is_some() {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+fn host_and_port(url: &str) -> Result<(String, u16), &'static str> {
+    let uri = Uri::try_from(url).map_err(|_| FORM)?;
+    if uri.scheme_str() != Some("https") {
+        return Err("has to start with https://");
+    }
+    if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+        return Err("must not have a path: write https://HOST:PORT");
+    }
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err("must not have a user: the client certificate says who calls");
+    }
+    let port = uri.port_u16().ok_or("has no port: write https://HOST:PORT")?;
+    let host = uri.host().ok_or("has no host: write https://HOST:PORT")?;
+    Ok((host.trim_start_matches('[').trim_end_matches(']').to_owned(), port))
+}
+
+async fn connect(
+    host: String,
+    port: u16,
+    name: ServerName<'static>,
+    tls: ClientTls,
+) -> io::Result<TlsStream<TcpStream>> {
+    let tcp = TcpStream::connect((host, port)).await?;
+    tcp.set_nodelay(true)?;
+    let io = TlsConnector::from(tls.0.current().client()).connect(name, tcp).await?;
+    if io.get_ref().1.alpn_protocol() != Some(b"h2") {
+        return Err(io::Error::other("the server does not speak HTTP/2"));
+    }
+    Ok(io)
+}
+
+fn tls_error<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e rustls::Error> {
+    error.downcast_ref::<rustls::Error>().or_else(|| {
+        // The source of an I/O error is that of its inner error, which would be passed over.
+        error.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref::<rustls::Error>()
+    })
+}
+
+/// The alert that the HTTP/2 library saw while reading: it keeps the text of errors alone.
+fn alert_in(error: &(dyn Error + 'static)) -> Option<AlertDescription> {
+    let text = error.downcast_ref::<io::Error>()?.to_string();
+    let name = text.strip_prefix("received fatal alert: ")?;
+    (0..=u8::MAX).map(AlertDescription::from).find(|alert| format!("{alert:?}") == name)
+}
+
+fn reason_of(error: &(dyn Error + 'static)) -> Option<String> {
+    if let Some(error) = tls_error(error) {
+        return Some(tls_words(error));
+    }
+    if let Some(alert) = alert_in(error) {
+        return Some(alert_words(alert));
+    }
+    let io = error.downcast_ref::<io::Error>()?;
+    let known = [
+        (
+            io::ErrorKind::ConnectionRefused,
+            "nothing listens at the address: is the server running, is the port right?",
+        ),
+        (io::ErrorKind::TimedOut, "the server did not answer in time"),
+        (io::ErrorKind::UnexpectedEof, "the server closed the connection during the handshake"),
+    ];
+    let words = known.iter().find(|(kind, _)| *kind == io.kind());
+    Some(words.map_or_else(|| io.to_string(), |(_, words)| (*words).to_owned()))
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "the library adds variants; its text serves")]
+fn tls_words(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::AlertReceived(alert) => alert_words(*alert),
+        rustls::Error::InvalidCertificate(problem) => {
+            format!("the server's certificate is refused: {}", certificate_words(problem))
+        }
+        rustls::Error::PeerIncompatible(problem) => {
+            format!("the server does not speak TLS 1.3 as needed ({problem:?})")
+        }
+        rustls::Error::InvalidMessage(_) => {
+            "the server does not speak TLS: is the port right?".to_owned()
+        }
+        other => other.to_string(),
+    }
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "alerts without advice are named as they are")]
+fn alert_words(alert: AlertDescription) -> String {
+    let advice = match alert {
+        AlertDescription::CertificateRevoked => "it is revoked: have a new one issued",
+        AlertDescription::CertificateExpired => {
+            "it has expired, or is not valid yet: renew it, compare the clocks"
+        }
+        AlertDescription::UnknownCA => {
+            "its authority is not one that the server trusts: use a certificate of this system"
+        }
+        AlertDescription::CertificateRequired => {
+            "none was sent: the server wants a client certificate"
+        }
+        AlertDescription::DecryptError | AlertDescription::BadCertificate => {
+            "it was not signed by the authority that it names, or cannot be read"
+        }
+        AlertDescription::UnsupportedCertificate => {
+            "it is not meant for clients: its extended key usage lacks clientAuth"
+        }
+        AlertDescription::CertificateUnknown => {
+            "its revocation cannot be determined, or it breaks a rule of the server (made for \
+             development, chain too long, key too large): the server's log says which"
+        }
+        AlertDescription::ProtocolVersion => {
+            return "the server and this program have no TLS version in common \
+                    (ProtocolVersion): TLS 1.3 is needed"
+                .to_owned();
+        }
+        other => return format!("the server broke off the handshake ({other:?})"),
+    };
+    format!("the server refused the client certificate ({alert:?}): {advice}")
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "the library adds variants; its text serves")]
+fn certificate_words(problem: &CertificateError) -> String {
+    match problem {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "it has expired (CertificateExpired): renew it, compare the clocks".to_owned()
+        }
+        CertificateError::UnknownIssuer => {
+            "its authority is not in the CA file (UnknownIssuer): is this the right server, the \
+             right CA file?"
+                .to_owned()
+        }
+        CertificateError::Revoked => "it is revoked (CertificateRevoked)".to_owned(),
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            format!("it is not made for this host name: {problem}")
+        }
+        CertificateError::UnknownRevocationStatus => {
+            "the revocation lists have none of its authority (UnknownRevocationStatus)".to_owned()
+        }
+        CertificateError::ExpiredRevocationList
+        | CertificateError::ExpiredRevocationListContext { .. } => {
+            "the revocation list of its authority is out of date: fetch the new one".to_owned()
+        }
+        CertificateError::Other(inner) => inner.to_string(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_of_one_form() {
+        assert_eq!(host_and_port("https://a.example:7400"), Ok(("a.example".into(), 7400)));
+        assert_eq!(host_and_port("https://127.0.0.1:1/"), Ok(("127.0.0.1".into(), 1)));
+        assert_eq!(host_and_port("https://[::1]:7400"), Ok(("::1".into(), 7400)));
+        for url in [
+            "http://a:1",
+            "a:1",
+            "https://a",
+            "https://a:1/path",
+            "https://a:1?q",
+            "https://u@a:1",
+            "https://a:99999",
+            "",
+        ] {
+            assert!(host_and_port(url).is_err(), "{url}");
+        }
+    }
+
+    #[test]
+    fn every_alert_has_words() {
+        for number in 0..=u8::MAX {
+            assert!(!alert_words(AlertDescription::from(number)).is_empty());
+        }
+        assert!(alert_words(AlertDescription::CertificateRevoked).contains("CertificateRevoked"));
+    }
+}

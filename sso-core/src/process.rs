@@ -1,0 +1,34 @@
+//! How a process stands to the one that started it.
+
+use std::io;
+
+use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+use serde::Deserialize;
+
+/// Section `[process]` of every program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProcessSettings {
+    /// Stop as on SIGTERM when the process that started this one ends, however it ends. For systems
+    /// that live as long as a command; a service manager has no use for it.
+    pub stop_with_parent: bool,
+}
+
+impl ProcessSettings {
+    /// Puts the settings into force. Call it before the first thread is made.
+    ///
+    /// # Errors
+    /// The operating system refuses, or the parent has ended already.
+    pub fn apply(&self) -> io::Result<()> {
+        if !self.stop_with_parent {
+            return Ok(());
+        }
+        let parent = getppid();
+        set_parent_process_death_signal(Some(Signal::TERM))?;
+        // Between the two calls the parent may have ended, and nobody would tell.
+        if getppid() != parent || parent == Some(Pid::INIT) {
+            return Err(io::Error::other("the process that started this one has ended"));
+        }
+        Ok(())
+    }
+}
