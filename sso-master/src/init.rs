@@ -1,0 +1,308 @@
+//! Making the first generation of the master secret: backup first, keystore last.
+
+use std::path::{Path, PathBuf};
+
+use sso_core::{
+    clock::Clock,
+    derive::Fingerprint,
+    key_ring::{Generation, KeyRing},
+    memory::LockedKey,
+    secret::SecretText,
+};
+use uuid::Uuid;
+
+use crate::{
+    backup::{Backup, BackupError, check_password, check_reminder},
+    error::MasterError,
+    file::FileError,
+    keystore::{Keystore, KeystoreError},
+    protector::{Protector, ProtectorError, Stanza, unlock},
+};
+
+/// Why no keystore is made, beyond what files and protectors say.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InitError {
+    /// One file cannot be both.
+    #[error("the backup must be another file than the keystore, best on another machine")]
+    SamePath,
+    /// The proof failed.
+    #[error("the new keystore does not open again; nothing was kept. Check disk and protector")]
+    NotUnlocked,
+}
+
+/// Where the two files go.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The keystore of the settings.
+    pub keystore: PathBuf,
+    /// The backup.
+    pub backup: PathBuf,
+}
+
+/// What was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// The id of the keystore.
+    pub keystore: Uuid,
+    /// The generation that is active.
+    pub generation: Generation,
+    /// Its fingerprint.
+    pub fingerprint: Fingerprint,
+}
+
+/// Refuses to go on where a file exists; to be called before anybody is asked for anything.
+///
+/// # Errors
+/// Names the file that exists.
+pub fn require_new(target: &Target) -> Result<(), MasterError> {
+    if std::path::absolute(&target.keystore)? == std::path::absolute(&target.backup)? {
+        return Err(InitError::SamePath.into());
+    }
+    if exists(&target.keystore) {
+        return Err(KeystoreError::from(FileError::Exists(target.keystore.clone())).into());
+    }
+    if exists(&target.backup) {
+        let exists = FileError::Exists(target.backup.clone());
+        return Err(MasterError::Backup(exists.into()));
+    }
+    Ok(())
+}
+
+/// Generates generation 1, writes its backup and opens it again, and only then makes the keystore,
+/// which was unlocked once before. On failure nothing is left: no file and no entry in a keyring.
+///
+/// # Errors
+/// When a file exists or cannot be written, or a protector cannot be used.
+pub fn init(
+    target: &Target,
+    protectors: &[Box<dyn Protector>],
+    password: &SecretText,
+    reminder: &str,
+    clock: &Clock,
+) -> Result<Made, MasterError> {
+    require_new(target)?;
+    check_password(password)?;
+    check_reminder(reminder, password)?;
+    let now = clock.now();
+    let id = Uuid::new_v4();
+    let secret = LockedKey::generate().map_err(KeystoreError::from)?;
+    let copy = LockedKey::from_bytes(secret.expose()).map_err(KeystoreError::from)?;
+    let ring = KeyRing::new([(Generation::FIRST, copy)], Generation::FIRST)
+        .map_err(KeystoreError::from)?;
+
+    let mut undo = Undo { backup: None, keystore: id, protectors: Vec::new() };
+    let keystore_key = LockedKey::generate().map_err(KeystoreError::from)?;
+    // Before the backup: here somebody may be asked, and may give up.
+    let stanzas = wrap(protectors, id, &keystore_key, &mut undo)?;
+    let backup = Backup::seal(id, &ring, password, reminder, now)?;
+    let written = backup.write_and_prove(&target.backup, password, &ring);
+    if !matches!(written, Err(BackupError::File(FileError::Exists(_)))) {
+        undo.backup = Some(&target.backup);
+    }
+    written?;
+    tracing::info!(event = 10559, backup = %target.backup.display(), "backup written and opened");
+
+    let keystore = Keystore::create(id, &secret, &keystore_key, stanzas, now)?;
+    prove(&keystore, protectors, &ring)?;
+    keystore.write_new(&target.keystore)?;
+    undo.keep();
+    let fingerprint = ring.active_fingerprint();
+    tracing::info!(event = 10525, generation = 1, %fingerprint, "master secret generated");
+    Ok(Made { keystore: id, generation: Generation::FIRST, fingerprint })
+}
+
+/// The last protector comes first: it is the passphrase, and a keyring is given nothing to keep until
+/// one was entered.
+fn wrap<'a>(
+    protectors: &'a [Box<dyn Protector>],
+    id: Uuid,
+    keystore_key: &LockedKey,
+    undo: &mut Undo<'a>,
+) -> Result<Vec<Stanza>, ProtectorError> {
+    let mut stanzas = Vec::new();
+    for protector in protectors.iter().rev() {
+        undo.protectors.push(protector.as_ref());
+        stanzas.push(protector.wrap(id, keystore_key)?);
+    }
+    // In the file they stand in the order in which they are tried.
+    stanzas.reverse();
+    Ok(stanzas)
+}
+
+/// Reads the text as the next start will, and unlocks it with every protector alone.
+fn prove(
+    keystore: &Keystore,
+    protectors: &[Box<dyn Protector>],
+    ring: &KeyRing,
+) -> Result<(), MasterError> {
+    let again = Keystore::parse(keystore.to_text().as_bytes()).map_err(KeystoreError::from)?;
+    for protector in protectors {
+        let protector = std::slice::from_ref(protector);
+        if again.open(&unlock(protector, &again)?)? != *ring {
+            return Err(InitError::NotUnlocked.into());
+        }
+    }
+    Ok(())
+}
+
+/// Takes back what was made so far, unless it is kept.
+struct Undo<'a> {
+    backup: Option<&'a Path>,
+    keystore: Uuid,
+    protectors: Vec<&'a dyn Protector>,
+}
+
+impl Undo<'_> {
+    fn keep(mut self) {
+        self.backup = None;
+        self.protectors.clear();
+    }
+}
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        for protector in &self.protectors {
+            if let Err(error) = protector.forget(self.keystore) {
+                tracing::warn!(%error, "an entry without a keystore may be left");
+            }
+        }
+        if let Some(backup) = self.backup
+            && let Err(error) = std::fs::remove_file(backup)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, path = %backup.display(), "a backup without a keystore is left");
+        }
+    }
+}
+
+/// Whether anything has this name, a dangling link included.
+fn exists(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use sso_core::passphrase::Argon2Params;
+
+    use super::*;
+    use crate::{
+        prompt::Asker,
+        protector::{Kind, Passphrase, PassphraseSource, RingStanza},
+    };
+
+    fn target(folder: &tempfile::TempDir) -> Target {
+        Target {
+            keystore: folder.path().join("keystore.json"),
+            backup: folder.path().join("master.backup"),
+        }
+    }
+
+    fn passphrase() -> Vec<Box<dyn Protector>> {
+        let asker = Asker::scripted(["correct horse", "correct horse", "correct horse"]);
+        let work = Argon2Params::FLOOR;
+        vec![Box::new(Passphrase::with(PassphraseSource::Prompt, asker, work))]
+    }
+
+    fn password() -> SecretText {
+        SecretText::new("battery staple".into())
+    }
+
+    fn files(folder: &tempfile::TempDir) -> Vec<String> {
+        let names = std::fs::read_dir(folder.path()).unwrap();
+        names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn both_files_hold_the_same_master_secret() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = target(&folder);
+        let made = init(&target, &passphrase(), &password(), "staples", &Clock::System).unwrap();
+
+        let keystore = Keystore::read(&target.keystore).unwrap();
+        assert_eq!(keystore.id(), made.keystore);
+        let ring = keystore.open(&unlock(&passphrase(), &keystore).unwrap()).unwrap();
+        let backup = Backup::read(&target.backup).unwrap();
+        assert_eq!(backup.open(&password()).unwrap(), ring);
+        assert_eq!((backup.keystore(), backup.reminder()), (made.keystore, "staples"));
+        assert_eq!(ring.active_fingerprint(), made.fingerprint);
+    }
+
+    #[test]
+    fn nothing_is_overwritten() {
+        for existing in ["keystore.json", "master.backup"] {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join(existing), "mine").unwrap();
+            let error =
+                init(&target(&folder), &passphrase(), &password(), "", &Clock::System).unwrap_err();
+            assert!(error.to_string().contains(existing), "{error}");
+            assert_eq!(error.exit(), sso_core::exit::Exit::Refused);
+            assert_eq!(files(&folder), [existing]);
+            assert_eq!(std::fs::read(folder.path().join(existing)).unwrap(), b"mine");
+        }
+    }
+
+    #[test]
+    fn keystore_and_backup_are_two_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let one = folder.path().join("one");
+        let target = Target { keystore: one.clone(), backup: one };
+        let error = init(&target, &passphrase(), &password(), "", &Clock::System).unwrap_err();
+        assert!(matches!(error, MasterError::Init(InitError::SamePath)), "{error}");
+    }
+
+    /// Keeps the key, and fails where it is told to.
+    struct Forgetful {
+        key: RefCell<Option<LockedKey>>,
+        refuses_to_wrap: bool,
+    }
+
+    impl Protector for Forgetful {
+        fn kind(&self) -> Kind {
+            Kind::Keyutils
+        }
+
+        fn wrap(&self, keystore: Uuid, key: &LockedKey) -> Result<Stanza, ProtectorError> {
+            if self.refuses_to_wrap {
+                let kind = Kind::Keyutils;
+                return Err(ProtectorError::EntryMissing { kind, keystore, advice: "" });
+            }
+            *self.key.borrow_mut() = Some(LockedKey::from_bytes(key.expose()).unwrap());
+            Ok(Stanza::Keyutils(RingStanza { keystore, fingerprint: Fingerprint::of(key) }))
+        }
+
+        fn unwrap(&self, _: Uuid, _: &Stanza) -> Result<Option<LockedKey>, ProtectorError> {
+            // Another key than the one it took.
+            Ok(Some(LockedKey::generate().unwrap()))
+        }
+
+        fn forget(&self, _: Uuid) -> Result<(), ProtectorError> {
+            self.key.borrow_mut().take();
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_failure_leaves_nothing() {
+        for refuses_to_wrap in [true, false] {
+            let folder = tempfile::tempdir().unwrap();
+            let protectors: Vec<Box<dyn Protector>> =
+                vec![Box::new(Forgetful { key: RefCell::new(None), refuses_to_wrap })];
+            let result = init(&target(&folder), &protectors, &password(), "", &Clock::System);
+            assert!(result.is_err());
+            assert_eq!(files(&folder), Vec::<String>::new());
+        }
+    }
+
+    #[test]
+    fn a_keystore_that_cannot_be_written_leaves_no_backup() {
+        let folder = tempfile::tempdir().unwrap();
+        let keystore = folder.path().join("nowhere").join("keystore.json");
+        let target = Target { keystore, ..target(&folder) };
+        let error = init(&target, &passphrase(), &password(), "", &Clock::System).unwrap_err();
+        assert_eq!(error.exit(), sso_core::exit::Exit::Unavailable, "{error}");
+        assert_eq!(files(&folder), Vec::<String>::new());
+    }
+}
