@@ -1,0 +1,242 @@
+//! `sso.v1.Applications`.
+
+use sso_proto::{
+    Reason,
+    v1::{self, applications_server::Applications},
+};
+use tonic::{Request, Response, Status};
+
+use super::{
+    Handlers,
+    convert::{application, field, field_updates, kind, missing},
+    entry::call_of,
+};
+use crate::{
+    access::Action,
+    applications::{ApplicationChange, ListFilter, NewApplication},
+    error::Error,
+    model::{Accounts, ApplicationName, Fields, Label, PageRequest, page_token},
+};
+
+#[tonic::async_trait]
+impl Applications for Handlers {
+    async fn create(
+        &self,
+        request: Request<v1::CreateApplicationRequest>,
+    ) -> Result<Response<v1::CreateApplicationResponse>, Status> {
+        let (call, message) = call_of(request)?;
+        let given = message.application.unwrap_or_default();
+        let result = async {
+            let (created, warnings) = self.house.applications.create(&call, new(&given)?).await?;
+            Ok(v1::CreateApplicationResponse {
+                application: Some(application(&created, true)),
+                warnings: warnings.into_iter().map(warning).collect(),
+            })
+        };
+        let result = result.await;
+        self.answer(&call, Action::ApplicationCreate, &given.name, result).await.map(Response::new)
+    }
+
+    async fn get(
+        &self,
+        request: Request<v1::GetApplicationRequest>,
+    ) -> Result<Response<v1::GetApplicationResponse>, Status> {
+        let (call, message) = call_of(request)?;
+        let result = async {
+            let name = ApplicationName::parse(&message.name)?;
+            let (read, for_administrator) = self.house.applications.read(&call, &name).await?;
+            let application = Some(application(&read, for_administrator));
+            Ok(v1::GetApplicationResponse { application })
+        };
+        let result = result.await;
+        self.answer(&call, Action::ApplicationRead, &message.name, result).await.map(Response::new)
+    }
+
+    async fn list(
+        &self,
+        request: Request<v1::ListApplicationsRequest>,
+    ) -> Result<Response<v1::ListApplicationsResponse>, Status> {
+        const LIST: &str = "applications";
+        let (call, message) = call_of(request)?;
+        let result = async {
+            let page = PageRequest::parse(LIST, message.page_size, &message.page_token)?;
+            let kind = match message.r#type {
+                0 => None,
+                given => Some(kind(given)?),
+            };
+            let filter = ListFilter {
+                name_contains: message.name_contains.clone(),
+                kind,
+                contact: message.contact.clone(),
+            };
+            let page = self.house.applications.list(&call, filter, page).await?;
+            Ok(v1::ListApplicationsResponse {
+                applications: page
+                    .entries
+                    .iter()
+                    .map(|(it, full)| application(it, *full))
+                    .collect(),
+                next_page_token: page
+                    .next
+                    .map_or_else(String::new, |after| page_token(LIST, &after)),
+            })
+        };
+        let result = result.await;
+        self.answer(&call, Action::ApplicationList, "", result).await.map(Response::new)
+    }
+
+    async fn update(
+        &self,
+        request: Request<v1::UpdateApplicationRequest>,
+    ) -> Result<Response<v1::UpdateApplicationResponse>, Status> {
+        let (call, message) = call_of(request)?;
+        let given = message.application.unwrap_or_default();
+        let paths = message.update_mask.unwrap_or_default().paths;
+        let result = async {
+            let name = ApplicationName::parse(&given.name)?;
+            let change = change(&given, &paths)?;
+            let (updated, warnings) = self.house.applications.update(&call, &name, change).await?;
+            Ok(v1::UpdateApplicationResponse {
+                application: Some(application(&updated, true)),
+                warnings: warnings.into_iter().map(warning).collect(),
+            })
+        };
+        let result = result.await;
+        self.answer(&call, Action::ApplicationUpdate, &given.name, result).await.map(Response::new)
+    }
+
+    async fn enable(
+        &self,
+        request: Request<v1::EnableApplicationRequest>,
+    ) -> Result<Response<v1::EnableApplicationResponse>, Status> {
+        let (call, message) = call_of(request)?;
+        let result = async {
+            let name = ApplicationName::parse(&message.name)?;
+            let enabled = self.house.applications.set_enabled(&call, &name, true).await?;
+            Ok(v1::EnableApplicationResponse { application: Some(application(&enabled, true)) })
+        };
+        let result = result.await;
+        self.answer(&call, Action::ApplicationEnable, &message.name, result)
+            .await
+            .map(Response::new)
+    }
+
+    async fn disable(
+        &self,
+        request: Request<v1::DisableApplicationRequest>,
+    ) -> Result<Response<v1::DisableApplicationResponse>, Status> {
+        let (call, message) = call_of(request)?;
+        let result = async {
+            let name = ApplicationName::parse(&message.name)?;
+            let disabled = self.house.applications.set_enabled(&call, &name, false).await?;
+            Ok(v1::DisableApplicationResponse { application: Some(application(&disabled, true)) })
+        };
+        let result = result.await;
+        self.answer(&call, Action::ApplicationDisable, &message.name, result)
+            .await
+            .map(Response::new)
+    }
+
+    async fn delete(
+        &self,
+        request: Request<v1::DeleteApplicationRequest>,
+    ) -> Result<Response<v1::DeleteApplicationResponse>, Status> {
+        let (call, message) = call_of(request)?;
+        let result = async {
+            let name = ApplicationName::parse(&message.name)?;
+            let existed = self.house.applications.delete(&call, &name).await?;
+            Ok(v1::DeleteApplicationResponse { existed })
+        };
+        let result = result.await;
+        self.answer(&call, Action::ApplicationDelete, &message.name, result)
+            .await
+            .map(Response::new)
+    }
+
+    async fn add_field(
+        &self,
+        request: Request<v1::AddFieldRequest>,
+    ) -> Result<Response<v1::AddFieldResponse>, Status> {
+        let (call, message) = call_of(request)?;
+        let result = async {
+            let name = ApplicationName::parse(&message.application)?;
+            let label = Label::parse(&message.label)?;
+            let applications = &self.house.applications;
+            let (changed, added) =
+                applications.add_field(&call, &name, label, message.masked).await?;
+            Ok(v1::AddFieldResponse {
+                application: Some(application(&changed, true)),
+                field: Some(field(&added)),
+            })
+        };
+        let result = result.await;
+        let name = &message.application;
+        self.answer(&call, Action::ApplicationAddField, name, result).await.map(Response::new)
+    }
+}
+
+fn warning(warning: Error) -> v1::Warning {
+    v1::Warning {
+        reason: warning.reason.as_str().to_owned(),
+        event: warning.reason.event().unwrap_or_default(),
+        message: warning.message,
+    }
+}
+
+fn new(given: &v1::Application) -> Result<NewApplication, Error> {
+    let kind = kind(given.r#type)?;
+    let (fields, mask_ignored) = Fields::parse(field_updates(&given.fields))?;
+    Ok(NewApplication {
+        name: ApplicationName::parse(&given.name)?,
+        kind,
+        description: given.description.clone(),
+        contact: given.contact.clone(),
+        users: Accounts::parse(&given.user_accounts)?,
+        administrators: Accounts::parse(&given.administrator_accounts)?,
+        administrators_same: given.administrators_same,
+        allow_local_accounts: given.allow_local_accounts,
+        enabled: given.enabled,
+        fields,
+        mask_ignored,
+    })
+}
+
+fn change(given: &v1::Application, paths: &[String]) -> Result<ApplicationChange, Error> {
+    if paths.is_empty() {
+        return Err(missing("update_mask"));
+    }
+    let mut change = ApplicationChange::default();
+    for path in paths {
+        match path.as_str() {
+            "description" => change.description = Some(given.description.clone()),
+            "contact" => change.contact = Some(given.contact.clone()),
+            "user_accounts" => change.users = Some(Accounts::parse(&given.user_accounts)?),
+            "administrator_accounts" => {
+                change.administrators = Some(Accounts::parse(&given.administrator_accounts)?);
+            }
+            "enabled" => change.enabled = Some(given.enabled),
+            "allow_local_accounts" => {
+                change.allow_local_accounts = Some(given.allow_local_accounts);
+            }
+            "name"
+            | "type"
+            | "fields"
+            | "administrators_same"
+            | "id"
+            | "created_at"
+            | "updated_at" => {
+                let message = format!(
+                    "`{path}` of application \"{}\" cannot change after creation; add fields with AddField",
+                    given.name
+                );
+                return Err(Error::new(Reason::Immutable, message));
+            }
+            other => {
+                let message =
+                    format!("the update mask names `{other}`, which an application does not have");
+                return Err(Error::new(Reason::InvalidRequest, message));
+            }
+        }
+    }
+    Ok(change)
+}

@@ -1,0 +1,86 @@
+//! `sso.v1.Audit`.
+
+use sso_proto::v1::{self, audit_server::Audit};
+use tonic::{Request, Response, Status};
+
+use super::{
+    Handlers,
+    convert::{time, timestamp},
+    entry::call_of,
+};
+use crate::{
+    access::Action,
+    error::Error,
+    model::{
+        Account, ApplicationName, AuditFilter, AuditOutcome, AuditRecord, PageRequest, page_token,
+    },
+};
+
+const LIST: &str = "audit";
+
+#[tonic::async_trait]
+impl Audit for Handlers {
+    async fn list(
+        &self,
+        request: Request<v1::ListAuditRequest>,
+    ) -> Result<Response<v1::ListAuditResponse>, Status> {
+        let (call, message) = call_of(request)?;
+        let result = async {
+            let page = PageRequest::parse(LIST, message.page_size, &message.page_token)?;
+            let application = match message.application.as_str() {
+                "" => None,
+                name => Some(ApplicationName::parse(name)?),
+            };
+            let filter = filter(&message)?;
+            let page = self.house.audit_trail.list(&call, application, filter, page).await?;
+            Ok(v1::ListAuditResponse {
+                records: page.entries.into_iter().map(record).collect(),
+                next_page_token: page
+                    .next
+                    .map_or_else(String::new, |after| page_token(LIST, &after)),
+            })
+        };
+        let result = result.await;
+        let name = &message.application;
+        self.answer(&call, Action::AuditList, name, result).await.map(Response::new)
+    }
+}
+
+fn filter(message: &v1::ListAuditRequest) -> Result<AuditFilter, Error> {
+    let caller_key = match message.caller.as_str() {
+        "" => None,
+        caller => Some(Account::parse(caller)?.key().to_owned()),
+    };
+    Ok(AuditFilter {
+        application_key: None,
+        caller_key,
+        action: (!message.action.is_empty()).then(|| message.action.clone()),
+        since: message.since.as_ref().map(time).transpose()?,
+        until: message.until.as_ref().map(time).transpose()?,
+        outcome: match message.outcome() {
+            v1::AuditOutcome::Unspecified => None,
+            v1::AuditOutcome::Done => Some(AuditOutcome::Done),
+            v1::AuditOutcome::Denied => Some(AuditOutcome::Denied),
+        },
+    })
+}
+
+fn record(record: AuditRecord) -> v1::AuditRecord {
+    v1::AuditRecord {
+        id: record.id.to_string(),
+        at: Some(timestamp(record.at)),
+        server: record.server,
+        request_id: record.request_id,
+        caller: record.caller,
+        action: record.action,
+        application: record.application,
+        object: record.object,
+        outcome: match record.outcome {
+            AuditOutcome::Done => v1::AuditOutcome::Done,
+            AuditOutcome::Denied => v1::AuditOutcome::Denied,
+        }
+        .into(),
+        reason: record.reason,
+        detail: record.detail,
+    }
+}

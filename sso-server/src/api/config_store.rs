@@ -1,0 +1,290 @@
+//! `sso.v1.ConfigStore`.
+
+use std::pin::Pin;
+
+use futures_util::{Stream, StreamExt as _};
+use sso_core::secret::SecretText;
+use sso_proto::{
+    Reason,
+    v1::{self, batch_get_configurations_result::Result as Got, config_store_server::ConfigStore},
+};
+use tonic::{Request, Response, Status};
+
+use super::{Handlers, convert::timestamp, entry::call_of, status::status};
+use crate::{
+    access::Action,
+    config_store::{Configuration, ReadMode, SetMode, WatchTarget, Write},
+    error::Error,
+    model::{ApplicationName, Identifier, Label, PageRequest, Revision, page_token},
+};
+
+const BATCH: usize = 100;
+const IDENTIFIERS: &str = "identifiers";
+
+#[tonic::async_trait]
+impl ConfigStore for Handlers {
+    async fn set(
+        &self,
+        request: Request<v1::SetConfigurationRequest>,
+    ) -> Result<Response<v1::SetConfigurationResponse>, Status> {
+        let (call, mut message) = call_of(request)?;
+        let name = std::mem::take(&mut message.application);
+        let result = async {
+            let (application, identifier) = key(&name, &message.identifier)?;
+            let write = write(message)?;
+            let written =
+                self.house.config_store.set(&call, &application, &identifier, write).await?;
+            Ok(v1::SetConfigurationResponse {
+                revision: written.revision.0,
+                created: written.created,
+                written: written.written,
+                kept: written.kept,
+                cleared: written.cleared,
+            })
+        };
+        let result = result.await;
+        self.answer(&call, Action::ConfigurationSet, &name, result).await.map(Response::new)
+    }
+
+    async fn get(
+        &self,
+        request: Request<v1::GetConfigurationRequest>,
+    ) -> Result<Response<v1::GetConfigurationResponse>, Status> {
+        let (call, message) = call_of(request)?;
+        let mode = message.mode();
+        let result = async {
+            let (application, identifier) = key(&message.application, &message.identifier)?;
+            let fields = labels(&message.fields)?;
+            let store = &self.house.config_store;
+            let read =
+                store.get(&call, &application, &identifier, read_mode(mode), &fields).await?;
+            Ok(v1::GetConfigurationResponse { configuration: Some(configuration(read)) })
+        };
+        let result = result.await;
+        self.answer(&call, read_mode(mode).action(), &message.application, result)
+            .await
+            .map(Response::new)
+    }
+
+    async fn batch_get(
+        &self,
+        request: Request<v1::BatchGetConfigurationsRequest>,
+    ) -> Result<Response<v1::BatchGetConfigurationsResponse>, Status> {
+        let (call, message) = call_of(request)?;
+        let mode = read_mode(message.mode());
+        let counted = counted("keys", message.keys.len());
+        self.answer(&call, mode.action(), "", counted).await?;
+        let mut results = Vec::with_capacity(message.keys.len());
+        for wanted in message.keys {
+            let read = async {
+                let (application, identifier) = key(&wanted.application, &wanted.identifier)?;
+                self.house.config_store.get(&call, &application, &identifier, mode, &[]).await
+            };
+            let read = read.await;
+            let answer = self.answer(&call, mode.action(), &wanted.application, read).await;
+            let result = match answer {
+                Ok(read) => Got::Configuration(configuration(read)),
+                Err(status) => Got::Refusal(refusal(&status)),
+            };
+            results
+                .push(v1::BatchGetConfigurationsResult { key: Some(wanted), result: Some(result) });
+        }
+        Ok(Response::new(v1::BatchGetConfigurationsResponse { results }))
+    }
+
+    async fn delete(
+        &self,
+        request: Request<v1::DeleteConfigurationRequest>,
+    ) -> Result<Response<v1::DeleteConfigurationResponse>, Status> {
+        let (call, message) = call_of(request)?;
+        let result = async {
+            let (application, identifier) = key(&message.application, &message.identifier)?;
+            let expected = message.if_revision.map(Revision);
+            let store = &self.house.config_store;
+            let deleted = store.delete(&call, &application, &identifier, expected).await?;
+            Ok(v1::DeleteConfigurationResponse {
+                existed: deleted.is_some(),
+                revision: deleted.map_or(0, |revision| revision.0),
+            })
+        };
+        let result = result.await;
+        let name = &message.application;
+        self.answer(&call, Action::ConfigurationDelete, name, result).await.map(Response::new)
+    }
+
+    async fn list_identifiers(
+        &self,
+        request: Request<v1::ListIdentifiersRequest>,
+    ) -> Result<Response<v1::ListIdentifiersResponse>, Status> {
+        let (call, message) = call_of(request)?;
+        let result = async {
+            let application = ApplicationName::parse(&message.application)?;
+            let page = PageRequest::parse(IDENTIFIERS, message.page_size, &message.page_token)?;
+            let page = self.house.config_store.list(&call, &application, page).await?;
+            let entry = |head: crate::model::ConfigurationHead| v1::IdentifierEntry {
+                identifier: head.identifier.as_str().to_owned(),
+                revision: head.revision.0,
+                updated_at: Some(timestamp(head.updated_at)),
+                updated_by: head.updated_by,
+            };
+            Ok(v1::ListIdentifiersResponse {
+                identifiers: page.entries.into_iter().map(entry).collect(),
+                next_page_token: page
+                    .next
+                    .map_or_else(String::new, |after| page_token(IDENTIFIERS, &after)),
+            })
+        };
+        let result = result.await;
+        let name = &message.application;
+        self.answer(&call, Action::ConfigurationList, name, result).await.map(Response::new)
+    }
+
+    async fn history(
+        &self,
+        request: Request<v1::HistoryRequest>,
+    ) -> Result<Response<v1::HistoryResponse>, Status> {
+        let (call, message) = call_of(request)?;
+        let result = async {
+            let (application, identifier) = key(&message.application, &message.identifier)?;
+            let history = self.house.config_store.history(&call, &application, &identifier).await?;
+            let entry = |entry: crate::model::RevisionEntry| v1::RevisionEntry {
+                revision: entry.revision.0,
+                written_at: Some(timestamp(entry.written_at)),
+                written_by: entry.written_by,
+                changed: entry.changed,
+                rolled_back_to: entry.rolled_back_to.map(|revision| revision.0),
+            };
+            Ok(v1::HistoryResponse { revisions: history.into_iter().map(entry).collect() })
+        };
+        let result = result.await;
+        let name = &message.application;
+        self.answer(&call, Action::ConfigurationHistory, name, result).await.map(Response::new)
+    }
+
+    async fn rollback(
+        &self,
+        request: Request<v1::RollbackConfigurationRequest>,
+    ) -> Result<Response<v1::RollbackConfigurationResponse>, Status> {
+        let (call, message) = call_of(request)?;
+        let result = async {
+            let (application, identifier) = key(&message.application, &message.identifier)?;
+            let wanted = Revision(message.revision);
+            let expected = message.if_revision.map(Revision);
+            let store = &self.house.config_store;
+            let written =
+                store.rollback(&call, &application, &identifier, wanted, expected).await?;
+            Ok(v1::RollbackConfigurationResponse { revision: written.0 })
+        };
+        let result = result.await;
+        let name = &message.application;
+        self.answer(&call, Action::ConfigurationRollback, name, result).await.map(Response::new)
+    }
+
+    type WatchStream =
+        Pin<Box<dyn Stream<Item = Result<v1::ConfigurationChange, Status>> + Send + 'static>>;
+
+    async fn watch(
+        &self,
+        request: Request<v1::WatchConfigurationsRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let (call, message) = call_of(request)?;
+        let result = async {
+            counted("targets", message.targets.len())?;
+            let targets: Vec<_> =
+                message.targets.iter().map(watch_target).collect::<Result<_, _>>()?;
+            self.house.config_store.watch(&call, targets).await
+        };
+        let result = result.await;
+        let name = message.targets.first().map_or("", |target| &target.application);
+        let changes = self.answer(&call, Action::ConfigurationWatch, name, result).await?;
+        let messages = changes.map(move |change| match change {
+            Ok(change) => Ok(v1::ConfigurationChange {
+                application: change.application,
+                identifier: change.identifier,
+                revision: change.revision.0,
+                deleted: change.deleted,
+            }),
+            Err(error) => Err(status(error, &call)),
+        });
+        Ok(Response::new(Box::pin(messages)))
+    }
+}
+
+fn key(application: &str, identifier: &str) -> Result<(ApplicationName, Identifier), Error> {
+    Ok((ApplicationName::parse(application)?, Identifier::parse(identifier)?))
+}
+
+fn labels(fields: &[String]) -> Result<Vec<Label>, Error> {
+    if fields.len() > crate::model::MAX_FIELDS {
+        return Err(Error::new(
+            Reason::InvalidRequest,
+            "more fields are named than any application has",
+        ));
+    }
+    fields.iter().map(|label| Label::parse(label)).collect()
+}
+
+fn counted(what: &str, count: usize) -> Result<(), Error> {
+    if (1..=BATCH).contains(&count) {
+        return Ok(());
+    }
+    Err(Error::new(Reason::InvalidRequest, format!("{count} {what} are named; name 1 to {BATCH}")))
+}
+
+fn write(mut message: v1::SetConfigurationRequest) -> Result<Write, Error> {
+    let mode = match message.mode() {
+        v1::SetMode::Merge => SetMode::Merge,
+        v1::SetMode::Add => SetMode::Add,
+        v1::SetMode::Replace => SetMode::Replace,
+    };
+    let mut values = Vec::with_capacity(message.values.len());
+    for (label, mut value) in message.values.drain() {
+        values.push((Label::parse(&label)?, value.value.take().map(SecretText::new)));
+    }
+    Ok(Write {
+        values,
+        if_revision: message.if_revision.map(Revision),
+        mode,
+        dry_run: message.dry_run,
+    })
+}
+
+fn read_mode(mode: v1::ReadMode) -> ReadMode {
+    match mode {
+        v1::ReadMode::Admin => ReadMode::Admin,
+        v1::ReadMode::Runtime => ReadMode::Runtime,
+    }
+}
+
+/// Expose: the values leave the process here, to the caller that `ConfigStore::get` let have them.
+fn configuration(read: Configuration) -> v1::Configuration {
+    let value = |(label, value): (String, SecretText)| (label, value.expose().to_owned());
+    v1::Configuration {
+        application: read.application,
+        identifier: read.identifier,
+        revision: read.revision.0,
+        values: read.values.into_iter().map(value).collect(),
+        masked: read.masked,
+        updated_at: Some(timestamp(read.updated_at)),
+        updated_by: read.updated_by,
+    }
+}
+
+fn refusal(status: &Status) -> v1::Refusal {
+    let refusal = sso_proto::Refusal::from_status(status);
+    let reason = refusal.map(|refusal| refusal.reason);
+    v1::Refusal {
+        code: status.code().into(),
+        reason: reason.map_or_else(String::new, |reason| reason.as_str().to_owned()),
+        event: reason.and_then(Reason::event).unwrap_or_default(),
+        message: status.message().to_owned(),
+    }
+}
+
+fn watch_target(target: &v1::WatchTarget) -> Result<WatchTarget, Error> {
+    let identifier = match target.identifier.as_str() {
+        "" => None,
+        text => Some(Identifier::parse(text)?),
+    };
+    Ok(WatchTarget { application: ApplicationName::parse(&target.application)?, identifier })
+}

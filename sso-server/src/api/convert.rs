@@ -1,0 +1,98 @@
+//! Between messages and nouns, where more than one service needs it.
+
+use prost_types::Timestamp;
+use sso_proto::{Reason, v1};
+use time::OffsetDateTime;
+
+use crate::{
+    error::Error,
+    model::{Application, ApplicationType, Field, FieldUpdate, GlobalInfo},
+};
+
+pub(super) fn timestamp(at: OffsetDateTime) -> Timestamp {
+    Timestamp {
+        seconds: at.unix_timestamp(),
+        nanos: i32::try_from(at.nanosecond()).unwrap_or_default(),
+    }
+}
+
+pub(super) fn time(at: &Timestamp) -> Result<OffsetDateTime, Error> {
+    let nanos = i128::from(at.seconds) * 1_000_000_000 + i128::from(at.nanos);
+    OffsetDateTime::from_unix_timestamp_nanos(nanos)
+        .map_err(|_| Error::new(Reason::InvalidRequest, "a time is outside the years 0 to 9999"))
+}
+
+pub(super) fn missing(part: &str) -> Error {
+    Error::new(Reason::InvalidRequest, format!("the request lacks `{part}`"))
+}
+
+pub(super) fn kind(kind: i32) -> Result<ApplicationType, Error> {
+    let word = match v1::ApplicationType::try_from(kind) {
+        Ok(v1::ApplicationType::ConfigStore) => return Ok(ApplicationType::ConfigStore),
+        Ok(v1::ApplicationType::Unspecified) => return Err(missing("type")),
+        Ok(v1::ApplicationType::Individual) => "individual",
+        Ok(v1::ApplicationType::Group) => "group",
+        Ok(v1::ApplicationType::HostGroup) => "host group",
+        Err(_) => "unknown",
+    };
+    Err(Error::new(
+        Reason::ApplicationTypeUnsupported,
+        format!("this version keeps config store applications only, not {word} ones"),
+    ))
+}
+
+pub(super) fn field_updates(fields: &[v1::Field]) -> Vec<FieldUpdate> {
+    let given = |field: &v1::Field| FieldUpdate {
+        ordinal: field.ordinal,
+        label: field.label.clone(),
+        masked: field.masked,
+    };
+    fields.iter().map(given).collect()
+}
+
+pub(super) fn field(field: &Field) -> v1::Field {
+    v1::Field {
+        ordinal: u32::from(field.ordinal),
+        label: field.label.as_str().to_owned(),
+        masked: field.masked,
+    }
+}
+
+/// The message of an application; to a plain user, without accounts (ESSO.md 2.3, row 21).
+pub(super) fn application(application: &Application, for_administrator: bool) -> v1::Application {
+    let accounts = |accounts: &crate::model::Accounts| {
+        if for_administrator { accounts.to_texts() } else { Vec::new() }
+    };
+    v1::Application {
+        name: application.name.as_str().to_owned(),
+        r#type: match application.kind {
+            ApplicationType::ConfigStore => v1::ApplicationType::ConfigStore.into(),
+        },
+        description: application.description.clone(),
+        contact: application.contact.clone(),
+        user_accounts: accounts(&application.users),
+        administrator_accounts: accounts(&application.administrators),
+        fields: application.fields.iter().map(field).collect(),
+        enabled: application.enabled,
+        allow_local_accounts: application.allow_local_accounts,
+        administrators_same: application.administrators_same,
+        id: application.id.to_string(),
+        created_at: Some(timestamp(application.created_at)),
+        updated_at: Some(timestamp(application.updated_at)),
+        sensitive_info_removed: !for_administrator,
+    }
+}
+
+pub(super) fn global_info(info: &GlobalInfo) -> v1::GlobalInfo {
+    v1::GlobalInfo {
+        sso_administrators: info.sso_administrators.to_texts(),
+        affiliate_administrators: info.affiliate_administrators.to_texts(),
+        secret_server: info.secret_server.clone(),
+        audit_deleted_applications: info.audit_deleted_applications,
+        audit_deleted_mappings: info.audit_deleted_mappings,
+        audit_credential_lookups: info.audit_credential_lookups,
+        ticket_timeout: info.ticket_timeout,
+        credential_cache_timeout: info.credential_cache_timeout,
+        enabled: info.enabled,
+    }
+}

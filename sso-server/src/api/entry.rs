@@ -1,0 +1,172 @@
+//! The door: every request gets an id, a caller and a row of the access table, or goes no further.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use http::{HeaderValue, Request, Response};
+use sso_core::acceptor::Peer;
+use sso_proto::{Reason, Refusal};
+use tonic::{Code, Status, body::Body};
+use tracing::Instrument as _;
+use uuid::Uuid;
+
+use crate::{
+    access::{Call, method},
+    house::House,
+};
+
+/// Header of a request id, both ways.
+const REQUEST_ID: &str = "x-request-id";
+
+/// Puts a [`Call`] into the extensions of every request that may go on.
+#[derive(Clone)]
+pub struct EntryLayer {
+    house: Arc<House>,
+}
+
+impl EntryLayer {
+    /// A door to this house.
+    #[must_use]
+    pub fn new(house: Arc<House>) -> Self {
+        Self { house }
+    }
+}
+
+impl<S> tower::Layer<S> for EntryLayer {
+    type Service = Entry<S>;
+
+    fn layer(&self, inner: S) -> Entry<S> {
+        Entry { inner, house: Arc::clone(&self.house) }
+    }
+}
+
+/// The service behind the door.
+#[derive(Clone)]
+pub struct Entry<S> {
+    inner: S,
+    house: Arc<House>,
+}
+
+impl<S, B> tower::Service<Request<B>> for Entry<S>
+where
+    S: tower::Service<Request<B>, Response = Response<Body>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<Response<Body>, S::Error>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let started = self.house.clock.instant();
+        let clock = self.house.clock.clone();
+        let request_id = request_id(&request);
+        let path = method(request.uri().path()).map_or("unlisted", |method| method.path);
+        let admitted = admit(&self.house, &request, request_id);
+        let done = move |response: &mut Response<Body>| {
+            if let Ok(value) = HeaderValue::from_str(&request_id.to_string()) {
+                response.headers_mut().insert(REQUEST_ID, value);
+            }
+            let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |s| s.code());
+            measure(path, code, clock.instant().saturating_sub(started));
+        };
+        match admitted {
+            Ok(call) => {
+                let span = tracing::info_span!("request", id = %request_id, caller = %call.caller.account, path);
+                request.extensions_mut().insert(call);
+                let answer = self.inner.call(request).instrument(span);
+                Box::pin(async move {
+                    let mut response = answer.await?;
+                    done(&mut response);
+                    Ok(response)
+                })
+            }
+            Err(refusal) => {
+                let peer = request.extensions().get::<Peer>().map(|peer| peer.addr);
+                tracing::warn!(%request_id, ?peer, path = request.uri().path(), reason = refusal.reason.as_str(), "refused at the door");
+                let mut response = refusal.into_status().into_http();
+                done(&mut response);
+                Box::pin(std::future::ready(Ok(response)))
+            }
+        }
+    }
+}
+
+/// The call and the message of a request that came through the door.
+#[expect(clippy::result_large_err, reason = "tonic's handlers return Status")]
+pub(super) fn call_of<T>(request: tonic::Request<T>) -> Result<(Call, T), Status> {
+    let (_, mut extensions, message) = request.into_parts();
+    let call = extensions.remove::<Call>().ok_or_else(|| {
+        let why = "the request did not come through the door";
+        Refusal::new(Reason::NotAuthenticated, why).into_status()
+    })?;
+    Ok((call, message))
+}
+
+/// Who asks, if the method stands in the table and the certificate stands for an account.
+fn admit<B>(house: &House, request: &Request<B>, request_id: Uuid) -> Result<Call, Refusal> {
+    let refuse =
+        |reason, message: String| Refusal { reason, message, request_id: request_id.to_string() };
+    let Some(peer) = request.extensions().get::<Peer>() else {
+        return Err(refuse(
+            Reason::NotAuthenticated,
+            "the connection has no client certificate".into(),
+        ));
+    };
+    let Some(caller) = house.identity.caller(&peer.certificate) else {
+        return Err(refuse(
+            Reason::NotAuthenticated,
+            "no rule under [[identity.certificate]] turns this client certificate into an account; \
+             `sso cert show` shows what it carries"
+                .into(),
+        ));
+    };
+    if method(request.uri().path()).is_none() {
+        let message =
+            format!("the method {} stands in no row of the access table", request.uri().path());
+        return Err(refuse(Reason::MethodNotListed, message));
+    }
+    Ok(Call { caller, request_id })
+}
+
+/// The id the client sent, where it is a UUID, or a new one.
+fn request_id<B>(request: &Request<B>) -> Uuid {
+    request
+        .headers()
+        .get(REQUEST_ID)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| Uuid::try_parse(text).ok())
+        .unwrap_or_else(Uuid::now_v7)
+}
+
+fn measure(path: &'static str, code: Code, took: Duration) {
+    let code = match code {
+        Code::Ok => "ok",
+        Code::Cancelled => "cancelled",
+        Code::Unknown => "unknown",
+        Code::InvalidArgument => "invalid_argument",
+        Code::DeadlineExceeded => "deadline_exceeded",
+        Code::NotFound => "not_found",
+        Code::AlreadyExists => "already_exists",
+        Code::PermissionDenied => "permission_denied",
+        Code::ResourceExhausted => "resource_exhausted",
+        Code::FailedPrecondition => "failed_precondition",
+        Code::Aborted => "aborted",
+        Code::OutOfRange => "out_of_range",
+        Code::Unimplemented => "unimplemented",
+        Code::Internal => "internal",
+        Code::Unavailable => "unavailable",
+        Code::DataLoss => "data_loss",
+        Code::Unauthenticated => "unauthenticated",
+    };
+    metrics::counter!("sso_requests_total", "method" => path, "code" => code).increment(1);
+    metrics::histogram!("sso_request_seconds", "method" => path).record(took.as_secs_f64());
+}

@@ -1,0 +1,45 @@
+//! The only rooms that speak protobuf. A handler takes the caller from the request, turns the
+//! message into nouns, calls the noun and turns the result into a message.
+
+mod applications;
+mod audit;
+mod config_store;
+mod convert;
+mod entry;
+mod status;
+mod system;
+
+use std::sync::Arc;
+
+use sso_proto::v1::{
+    applications_server::ApplicationsServer, audit_server::AuditServer,
+    config_store_server::ConfigStoreServer, system_server::SystemServer,
+};
+use tonic::service::Routes;
+
+pub use entry::EntryLayer;
+
+use crate::house::House;
+
+/// The largest message a client may send: one configuration of 256 fields of 64 KiB does not fit on
+/// purpose; what is written at once is bounded.
+const MAX_MESSAGE: usize = 4 << 20;
+
+/// The services of this server, without health and reflection.
+#[must_use]
+pub fn services(house: &Arc<House>) -> Routes {
+    let house = || Handlers { house: Arc::clone(house) };
+    let mut routes = Routes::builder();
+    routes
+        .add_service(ApplicationsServer::new(house()).max_decoding_message_size(MAX_MESSAGE))
+        .add_service(ConfigStoreServer::new(house()).max_decoding_message_size(MAX_MESSAGE))
+        .add_service(SystemServer::new(house()).max_decoding_message_size(MAX_MESSAGE))
+        .add_service(AuditServer::new(house()).max_decoding_message_size(MAX_MESSAGE));
+    routes.routes()
+}
+
+/// Answers the methods of every service by way of the nouns.
+#[derive(Clone)]
+struct Handlers {
+    house: Arc<House>,
+}

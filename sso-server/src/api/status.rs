@@ -1,0 +1,55 @@
+//! How an error leaves the house: status, reason, request id, and the audit of denials.
+
+use sso_proto::Refusal;
+use tonic::{Code, Status};
+
+use super::Handlers;
+use crate::{
+    access::{Action, Call},
+    audit::Subject,
+    error::Error,
+};
+
+/// The status that `error` is answered with.
+pub(super) fn status(error: Error, call: &Call) -> Status {
+    Refusal {
+        reason: error.reason,
+        message: error.message,
+        request_id: call.request_id.to_string(),
+    }
+    .into_status()
+}
+
+impl Handlers {
+    /// Turns the result of a noun into the answer. A denial is audited first.
+    pub(super) async fn answer<T>(
+        &self,
+        call: &Call,
+        action: Action,
+        application: &str,
+        result: Result<T, Error>,
+    ) -> Result<T, Status> {
+        let error = match result {
+            Ok(value) => return Ok(value),
+            Err(error) => error,
+        };
+        match error.reason.code() {
+            Code::PermissionDenied => {
+                tracing::warn!(%call, action = action.as_str(), application, reason = error.reason.as_str(), "denied");
+                let subject = Subject { application, ..Subject::default() };
+                if let Err(lost) =
+                    self.house.audit.denied(call, action, subject, error.reason).await
+                {
+                    tracing::error!(%call, error = %lost, "a denial could not be audited");
+                }
+            }
+            Code::Internal | Code::DataLoss | Code::Unavailable => {
+                tracing::error!(%call, action = action.as_str(), application, %error, "failed");
+            }
+            _ => {
+                tracing::info!(%call, action = action.as_str(), application, reason = error.reason.as_str(), "refused")
+            }
+        }
+        Err(status(error, call))
+    }
+}

@@ -1,0 +1,189 @@
+//! `sso.v1.System`.
+
+use sso_proto::{
+    Reason,
+    v1::{self, system_server::System},
+};
+use tonic::{Request, Response, Status};
+
+use super::{
+    Handlers,
+    convert::{global_info, missing, timestamp},
+    entry::call_of,
+};
+use crate::{
+    access::Action,
+    error::Error,
+    master::{MasterState, MasterStatus},
+    model::Accounts,
+    system::GlobalInfoChange,
+};
+
+#[tonic::async_trait]
+impl System for Handlers {
+    async fn get_global_info(
+        &self,
+        request: Request<v1::GetGlobalInfoRequest>,
+    ) -> Result<Response<v1::GetGlobalInfoResponse>, Status> {
+        let (call, _) = call_of(request)?;
+        let result = self.house.system.global_info(&call).await;
+        let info = self.answer(&call, Action::SystemRead, "", result).await?;
+        let global_info = Some(global_info(&info));
+        Ok(Response::new(v1::GetGlobalInfoResponse { global_info }))
+    }
+
+    async fn update_global_info(
+        &self,
+        request: Request<v1::UpdateGlobalInfoRequest>,
+    ) -> Result<Response<v1::UpdateGlobalInfoResponse>, Status> {
+        let (call, message) = call_of(request)?;
+        let result = async {
+            let given = message.global_info.unwrap_or_default();
+            let paths = message.update_mask.unwrap_or_default().paths;
+            self.house.system.update(&call, change(&given, &paths)?).await
+        };
+        let result = result.await;
+        let info = self.answer(&call, Action::SystemUpdate, "", result).await?;
+        let global_info = Some(global_info(&info));
+        Ok(Response::new(v1::UpdateGlobalInfoResponse { global_info }))
+    }
+
+    async fn enable(
+        &self,
+        request: Request<v1::EnableSystemRequest>,
+    ) -> Result<Response<v1::EnableSystemResponse>, Status> {
+        let (call, _) = call_of(request)?;
+        let result = self.house.system.set_enabled(&call, true).await;
+        self.answer(&call, Action::SystemEnable, "", result).await?;
+        Ok(Response::new(v1::EnableSystemResponse {}))
+    }
+
+    async fn disable(
+        &self,
+        request: Request<v1::DisableSystemRequest>,
+    ) -> Result<Response<v1::DisableSystemResponse>, Status> {
+        let (call, _) = call_of(request)?;
+        let result = self.house.system.set_enabled(&call, false).await;
+        self.answer(&call, Action::SystemDisable, "", result).await?;
+        Ok(Response::new(v1::DisableSystemResponse {}))
+    }
+
+    async fn get_server_status(
+        &self,
+        request: Request<v1::GetServerStatusRequest>,
+    ) -> Result<Response<v1::GetServerStatusResponse>, Status> {
+        let (call, _) = call_of(request)?;
+        let result = self.house.system.status(&call);
+        let status = self.answer(&call, Action::ServerStatus, "", result).await?;
+        Ok(Response::new(v1::GetServerStatusResponse {
+            server: status.server,
+            version: status.version,
+            started_at: Some(timestamp(status.started_at)),
+            database: status.database.to_owned(),
+            schema_version: status.schema_version,
+            system_enabled: status.enabled,
+            master_secret: Some(master_secret(status.master)),
+            caller: Some(v1::CallerStatus {
+                account: call.caller.account.as_str().to_owned(),
+                groups: call.caller.groups.iter().cloned().collect(),
+                sso_administrator: status.sso_administrator,
+                affiliate_administrator: status.affiliate_administrator,
+            }),
+            server_time: Some(timestamp(status.now)),
+        }))
+    }
+
+    async fn list_servers(
+        &self,
+        request: Request<v1::ListServersRequest>,
+    ) -> Result<Response<v1::ListServersResponse>, Status> {
+        let (call, _) = call_of(request)?;
+        let result = self.house.system.servers(&call).await;
+        let servers = self.answer(&call, Action::ServerList, "", result).await?;
+        let entry = |(server, online): (crate::model::ServerEntry, bool)| v1::ServerEntry {
+            name: server.name,
+            address: server.address,
+            version: server.version,
+            started_at: Some(timestamp(server.started_at)),
+            last_seen_at: Some(timestamp(server.last_seen_at)),
+            online,
+            master_secret_state: MasterState::parse(&server.master_state)
+                .map_or(v1::MasterSecretState::Unspecified, state)
+                .into(),
+        };
+        let servers = servers.into_iter().map(entry).collect();
+        Ok(Response::new(v1::ListServersResponse { servers }))
+    }
+}
+
+fn state(state: MasterState) -> v1::MasterSecretState {
+    match state {
+        MasterState::Current => v1::MasterSecretState::Current,
+        MasterState::ReadOnly => v1::MasterSecretState::ReadOnly,
+        MasterState::NeverFetched => v1::MasterSecretState::NeverFetched,
+        MasterState::Expired => v1::MasterSecretState::Expired,
+        MasterState::Foreign => v1::MasterSecretState::Foreign,
+    }
+}
+
+fn master_secret(status: MasterStatus) -> v1::MasterSecretStatus {
+    let generation = |(generation, fingerprint): (u32, String)| v1::GenerationStatus {
+        generation,
+        fingerprint,
+        active: Some(generation) == status.active,
+    };
+    v1::MasterSecretStatus {
+        state: state(status.state).into(),
+        master: status.master,
+        generations: status.generations.into_iter().map(generation).collect(),
+        last_confirmed_at: status.last_confirmed_at.map(timestamp),
+        read_lease_until: status.read_lease_until.map(timestamp),
+        write_lease_until: status.write_lease_until.map(timestamp),
+        last_error: status.last_error.unwrap_or_default(),
+    }
+}
+
+fn change(given: &v1::GlobalInfo, paths: &[String]) -> Result<GlobalInfoChange, Error> {
+    if paths.is_empty() {
+        return Err(missing("update_mask"));
+    }
+    let mut change = GlobalInfoChange::default();
+    for path in paths {
+        match path.as_str() {
+            "sso_administrators" => {
+                change.sso_administrators = Some(Accounts::parse(&given.sso_administrators)?);
+            }
+            "affiliate_administrators" => {
+                change.affiliate_administrators =
+                    Some(Accounts::parse(&given.affiliate_administrators)?);
+            }
+            "audit_deleted_applications" => {
+                change.audit_deleted_applications = Some(given.audit_deleted_applications);
+            }
+            "audit_deleted_mappings" => {
+                change.audit_deleted_mappings = Some(given.audit_deleted_mappings);
+            }
+            "audit_credential_lookups" => {
+                change.audit_credential_lookups = Some(given.audit_credential_lookups);
+            }
+            "ticket_timeout" => change.ticket_timeout = Some(given.ticket_timeout),
+            "credential_cache_timeout" => {
+                change.credential_cache_timeout = Some(given.credential_cache_timeout);
+            }
+            "enabled" => {
+                let message = "`enabled` is changed with System.Enable and System.Disable";
+                return Err(Error::new(Reason::Immutable, message));
+            }
+            "secret_server" => {
+                let message = "`secret_server` is learnt from the master; point the servers' [master] url elsewhere";
+                return Err(Error::new(Reason::Immutable, message));
+            }
+            other => {
+                let message =
+                    format!("the update mask names `{other}`, which global info does not have");
+                return Err(Error::new(Reason::InvalidRequest, message));
+            }
+        }
+    }
+    Ok(change)
+}

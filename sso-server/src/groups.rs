@@ -1,0 +1,238 @@
+//! Groups from a file: who is in which, read again whenever the file changes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use serde::Deserialize;
+use sso_core::settings::{SettingsError, load};
+use tokio_util::sync::CancellationToken;
+
+use crate::model::Account;
+
+/// How often the file is looked at for a change.
+const POLL: Duration = Duration::from_secs(1);
+
+/// The file: `version = 1` and a table `[groups]` of group to members, which may be groups.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    groups: BTreeMap<String, Vec<String>>,
+}
+
+/// Inode, size and times of change.
+type Stamp = Option<(u64, u64, i64, i64, i64)>;
+
+/// The groups in force.
+#[derive(Debug)]
+pub struct Groups {
+    file: Option<PathBuf>,
+    members: ArcSwap<Membership>,
+    /// What the file looked like when it was last read.
+    seen: Mutex<Stamp>,
+}
+
+/// Everything by canonical keys.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Membership {
+    /// Every group, also an empty one.
+    groups: BTreeSet<String>,
+    /// Of a member: the groups that name it.
+    direct: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Groups {
+    /// The groups of the file; none without a file.
+    ///
+    /// # Errors
+    /// The file is not usable.
+    pub fn load(file: Option<&Path>) -> Result<Arc<Self>, SettingsError> {
+        let seen = Mutex::new(file.and_then(stamp));
+        let members = file.map(read).transpose()?.unwrap_or_default();
+        let file = file.map(Path::to_owned);
+        Ok(Arc::new(Self { file, members: ArcSwap::from_pointee(members), seen }))
+    }
+
+    /// Canonical keys of all groups that the account is in, directly or by way of other groups.
+    #[must_use]
+    pub fn of(&self, account: &Account) -> BTreeSet<String> {
+        self.members.load().all_of(account.key())
+    }
+
+    /// Whether there is a group of this name.
+    #[must_use]
+    pub fn has(&self, account: &Account) -> bool {
+        self.members.load().groups.contains(account.key())
+    }
+
+    /// Reads the file again within a second of a change, until `stop`. A file that is not usable is
+    /// logged once and leaves the groups as they were.
+    pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
+        let Some(file) = &self.file else { return };
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(POLL) => {}
+            }
+            if self.has_changed(file) {
+                self.reload(file);
+            }
+        }
+    }
+
+    fn has_changed(&self, file: &Path) -> bool {
+        let now = stamp(file);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *seen, now) != now
+    }
+
+    fn reload(&self, file: &Path) {
+        match read(file) {
+            Ok(members) => {
+                tracing::info!(groups = members.groups.len(), "groups reloaded");
+                self.members.store(members.into());
+            }
+            Err(error) => {
+                tracing::error!(%error, "the groups are not usable, those read before stay in force");
+            }
+        }
+    }
+}
+
+impl Membership {
+    fn all_of(&self, key: &str) -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
+        let mut open = vec![key];
+        while let Some(member) = open.pop() {
+            for group in self.direct.get(member).into_iter().flatten() {
+                // A group met before is not opened again, so a circle ends.
+                if found.insert(group.clone()) {
+                    open.push(group);
+                }
+            }
+        }
+        found
+    }
+}
+
+fn read(path: &Path) -> Result<Membership, SettingsError> {
+    let file: File = load(path)?;
+    let account = |group: &str, text: &str| {
+        Account::parse(text).map_err(|error| {
+            SettingsError::refused(path, format!("groups.'{group}'"), error.to_string())
+        })
+    };
+    let mut membership = Membership::default();
+    for (name, members) in &file.groups {
+        let group = account(name, name)?;
+        if !membership.groups.insert(group.key().to_owned()) {
+            let message = "the group stands there twice in different case";
+            return Err(SettingsError::refused(path, format!("groups.'{name}'"), message));
+        }
+        for member in members {
+            let member = account(name, member)?;
+            membership
+                .direct
+                .entry(member.key().to_owned())
+                .or_default()
+                .insert(group.key().to_owned());
+        }
+    }
+    Ok(membership)
+}
+
+fn stamp(path: &Path) -> Stamp {
+    let file = fs::metadata(path).ok()?;
+    Some((file.ino(), file.size(), file.mtime(), file.mtime_nsec(), file.ctime_nsec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    const NESTED: &str = r"
+version = 1
+[groups]
+'DEV\All' = ['dev\admins', 'DEV\Loop']
+'DEV\Admins' = ['DEV\ann']
+'DEV\Loop' = ['DEV\All', 'DEV\carol']
+'DEV\Empty' = []
+";
+
+    fn groups(text: &str) -> (tempfile::TempDir, Result<Arc<Groups>, String>) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("groups.toml");
+        fs::write(&path, text).unwrap();
+        let groups = Groups::load(Some(&path)).map_err(|error| error.to_string());
+        (folder, groups)
+    }
+
+    fn account(text: &str) -> Account {
+        Account::parse(text).unwrap()
+    }
+
+    fn of(groups: &Groups, text: &str) -> Vec<String> {
+        groups.of(&account(text)).into_iter().collect()
+    }
+
+    #[test]
+    fn groups_nest_and_circles_are_harmless() {
+        let (_folder, groups) = groups(NESTED);
+        let groups = groups.unwrap();
+        assert_eq!(of(&groups, "dev\\ANN"), ["dev\\admins", "dev\\all", "dev\\loop"]);
+        assert_eq!(of(&groups, "DEV\\carol"), ["dev\\all", "dev\\loop"]);
+        assert!(of(&groups, "DEV\\bob").is_empty());
+        assert!(groups.has(&account("dev\\EMPTY")));
+        assert!(!groups.has(&account("DEV\\ann")));
+    }
+
+    #[test]
+    fn bad_files_are_named() {
+        for (text, wanted) in [
+            ("version = 1\n[groups]\n'DEV\\A' = ['a\\b\\c']\n", "groups.'DEV\\A': "),
+            ("version = 1\n[groups]\n'Everyone' = []\n", "groups.'Everyone': "),
+            ("version = 1\n[groups]\n'D\\A' = []\n'd\\a' = []\n", "twice"),
+            ("version = 1\n[group]\n", "unknown field `group`"),
+            ("[groups]\n", "version"),
+        ] {
+            let (_folder, groups) = groups(text);
+            let error = groups.unwrap_err();
+            assert!(error.contains(wanted) && error.contains("groups.toml"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn changes_are_noticed_and_bad_ones_ignored() {
+        let (folder, groups) = groups(NESTED);
+        let groups = groups.unwrap();
+        let stop = CancellationToken::new();
+        let watching = tokio::spawn(Arc::clone(&groups).watch(stop.clone()));
+        let path = folder.path().join("groups.toml");
+
+        fs::write(&path, "version = 1\n[groups]\n'DEV\\Admins' = [").unwrap();
+        let began = Instant::now();
+        while *groups.seen.lock().unwrap() != stamp(&path) {
+            assert!(began.elapsed() < Duration::from_secs(20), "the change is not noticed");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(of(&groups, "DEV\\ann").len(), 3);
+
+        fs::write(&path, "version = 1\n[groups]\n'DEV\\Admins' = ['DEV\\bob']\n").unwrap();
+        while of(&groups, "DEV\\bob").is_empty() {
+            assert!(began.elapsed() < Duration::from_secs(20), "the change is not noticed");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(of(&groups, "DEV\\ann").is_empty());
+        stop.cancel();
+        watching.await.unwrap();
+    }
+}

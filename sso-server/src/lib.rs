@@ -1,0 +1,23 @@
+//! The SSO server: affiliate applications and their sealed configuration in SQL, served over gRPC.
+//!
+//! Floors, lowest first; nothing imports upward: `model` and `error`; `storage` and `master`;
+//! `access`, `audit` and `vault`; the rules of each noun; `api`; `server`.
+
+pub mod access;
+pub mod api;
+pub mod applications;
+pub mod audit;
+pub mod audit_trail;
+pub mod changes;
+pub mod config_store;
+pub mod error;
+pub mod groups;
+pub mod house;
+pub mod identity;
+pub mod master;
+pub mod model;
+pub mod server;
+pub mod settings;
+pub mod storage;
+pub mod system;
+pub mod vault;

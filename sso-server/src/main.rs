@@ -1,0 +1,72 @@
+//! `sso-server`: reads its settings, hardens itself, serves.
+
+use std::{io::Write as _, path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use sso_core::{exit::Exit, memory, telemetry, tls};
+use sso_server::{
+    server::{self, ServerError},
+    settings::Settings,
+};
+
+/// SSO server: keeps affiliate applications and their sealed configuration, and serves them over
+/// gRPC with mutual TLS.
+#[derive(Parser)]
+#[command(name = "sso-server", version)]
+struct Arguments {
+    /// The settings file.
+    #[arg(long, global = true, value_name = "FILE", default_value = "/etc/sso/sso-server.toml")]
+    settings: PathBuf,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Serve until SIGTERM or SIGINT.
+    Run,
+    /// Check the settings and the files they name, without opening a port or the database.
+    Check,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match act(&arguments) {
+        Ok(()) => Exit::Ok.into(),
+        Err((exit, message)) => {
+            // Nothing better can be done where standard error is gone.
+            let _ = writeln!(std::io::stderr(), "sso-server: {message}");
+            exit.into()
+        }
+    }
+}
+
+fn act(arguments: &Arguments) -> Result<(), (Exit, String)> {
+    let settings = |error: &dyn std::fmt::Display| (Exit::Settings, error.to_string());
+    let loaded = Settings::load(&arguments.settings).map_err(|error| settings(&error))?;
+    tls::install_provider();
+    match arguments.verb {
+        Verb::Check => {
+            tls::TlsReloader::load(&loaded.tls).map_err(|error| settings(&error))?;
+            let line =
+                format!("{}: settings and certificates are good\n", arguments.settings.display());
+            let _ = std::io::stdout().write_all(line.as_bytes());
+            Ok(())
+        }
+        Verb::Run => run(loaded),
+    }
+}
+
+fn run(settings: Settings) -> Result<(), (Exit, String)> {
+    let refused = |error: &dyn std::fmt::Display| (Exit::Refused, error.to_string());
+    settings.process.apply().map_err(|error| refused(&error))?;
+    memory::harden_process().map_err(|error| refused(&error))?;
+    let metrics = telemetry::init(&settings.telemetry).map_err(|error| refused(&error))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| refused(&error))?;
+    runtime
+        .block_on(server::run(settings, metrics))
+        .map_err(|error: ServerError| (error.exit(), error.to_string()))
+}

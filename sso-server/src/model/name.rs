@@ -1,0 +1,168 @@
+//! Names that compare without regard to case: one canonical form each, made in one place.
+
+use std::fmt;
+
+use crate::error::Error;
+use sso_proto::Reason;
+use unicode_normalization::UnicodeNormalization as _;
+
+/// The canonical form under which two spellings are the same name.
+fn canonical(text: &str) -> String {
+    text.nfkc().collect::<String>().to_lowercase().nfkc().collect()
+}
+
+/// The canonical form, refused where applying it again would give another one: such a text could
+/// pass a check under one spelling and be used under the other.
+pub(super) fn parse_key(kind: &str, text: &str, most: usize) -> Result<String, Error> {
+    let refuse = |what: &str| {
+        let shown: String = text.chars().filter(|c| !c.is_control()).take(64).collect();
+        Err(Error::new(Reason::InvalidName, format!("{kind} \"{shown}\" {what}")))
+    };
+    if text.is_empty() {
+        return Err(Error::new(Reason::InvalidName, format!("{kind} must not be empty")));
+    }
+    if text.chars().count() > most {
+        return refuse(&format!("is longer than {most} characters"));
+    }
+    if text.trim() != text {
+        return refuse("must not begin or end with white space");
+    }
+    if text.chars().any(|c| c.is_control() || (c.is_whitespace() && c != ' ') || invisible(c)) {
+        return refuse("must not hold control characters, tabs or invisible characters");
+    }
+    let key = canonical(text);
+    if key.is_empty() || canonical(&key) != key || key.trim() != key {
+        return refuse("holds characters that have no stable lower-case form");
+    }
+    if key.chars().any(|c| c.is_control() || invisible(c)) || key.len() > 4 * most {
+        return refuse("holds characters that have no stable lower-case form");
+    }
+    Ok(key)
+}
+
+/// Zero-width and direction-changing characters: two names that look the same would differ.
+fn invisible(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff0}'..='\u{ffff}')
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $type:ident, $kind:literal, $most:literal, $forbidden:expr) => {
+        $(#[$doc])*
+        #[derive(Clone)]
+        pub struct $type {
+            text: String,
+            key: String,
+        }
+
+        impl $type {
+            /// Parses `text`, keeping its case.
+            ///
+            /// # Errors
+            /// `INVALID_NAME`, saying which rule the text breaks.
+            pub fn parse(text: &str) -> Result<Self, Error> {
+                let key = parse_key($kind, text, $most)?;
+                let forbidden: &[char] = $forbidden;
+                if let Some(c) = key.chars().find(|c| forbidden.contains(c)) {
+                    return Err(Error::new(
+                        Reason::InvalidName,
+                        format!("{} \"{text}\" must not hold {c}", $kind),
+                    ));
+                }
+                Ok(Self { text: text.to_owned(), key })
+            }
+
+            /// As it was written.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.text
+            }
+
+            /// The canonical form: equal for all spellings of one name.
+            #[must_use]
+            pub fn key(&self) -> &str {
+                &self.key
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.text)
+            }
+        }
+
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:?}", self.text)
+            }
+        }
+
+        impl PartialEq for $type {
+            fn eq(&self, other: &Self) -> bool {
+                self.key == other.key
+            }
+        }
+
+        impl Eq for $type {}
+    };
+}
+
+name! {
+    /// The name of an application: 1 to 255 characters (ESSO.md 3.2). A space inside is accepted,
+    /// because files of the reference product use it.
+    ApplicationName, "application name", 255, &['/', '\\', '"', '\'', ';', '<', '>', '*', '?', '|']
+}
+
+name! {
+    /// The identifier of a configuration: 1 to 255 characters (ESSO.md 8.1).
+    Identifier, "identifier", 255, &['"', '\'', ';', '<', '>', '*', '?', '|']
+}
+
+name! {
+    /// The label of a field: 1 to 128 characters (ESSO.md 3.5).
+    Label, "field label", 128, &['"', '\'', ';', '<', '>', '=']
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn spellings_of_one_name_are_equal() {
+        let one = ApplicationName::parse("Order Routing").unwrap();
+        assert_eq!(one, ApplicationName::parse("ORDER ROUTING").unwrap());
+        assert_eq!(one.as_str(), "Order Routing");
+        assert_eq!(
+            Identifier::parse("{56D74464-67EA}").unwrap().key(),
+            Identifier::parse("{56d74464-67ea}").unwrap().key()
+        );
+        // Full-width letters and the decomposed umlaut are the same letters.
+        assert_eq!(Label::parse("Ｋｅｙ").unwrap(), Label::parse("key").unwrap());
+        assert_eq!(Label::parse("u\u{308}ber").unwrap(), Label::parse("Über").unwrap());
+    }
+
+    #[test]
+    fn bad_names_are_refused_with_the_rule() {
+        for bad in
+            ["", " a", "a ", "a\tb", "a\0b", "a\nb", "x;y", "\u{feff}a", "a\u{200b}b", "a\u{202e}b"]
+        {
+            let error = ApplicationName::parse(bad).unwrap_err();
+            assert_eq!(error.reason, Reason::InvalidName, "{bad:?}");
+        }
+        assert!(ApplicationName::parse(&"n".repeat(255)).is_ok());
+        assert!(ApplicationName::parse(&"n".repeat(256)).is_err());
+        assert!(Label::parse(&"n".repeat(129)).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn the_canonical_form_is_stable(text in "\\PC{1,40}") {
+            if let Ok(name) = Identifier::parse(&text) {
+                let again = Identifier::parse(name.key()).unwrap();
+                prop_assert_eq!(again.key(), name.key());
+            }
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Pages of long lists: how many are wanted, and after which one.
+
+use std::fmt::Write as _;
+
+use sso_proto::Reason;
+
+use crate::error::Error;
+
+const DEFAULT: u32 = 100;
+const MOST: u32 = 1000;
+
+/// Which page of a list is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageRequest {
+    /// How many entries at most, 1 to 1000.
+    pub size: u32,
+    /// The last entry of the page before; `None` = from the start.
+    pub after: Option<String>,
+}
+
+/// One page, and where the next one starts.
+#[derive(Clone, Debug)]
+pub struct Page<T> {
+    /// The entries, in the order of the list.
+    pub entries: Vec<T>,
+    /// The last entry, where there may be more behind it.
+    pub next: Option<String>,
+}
+
+impl PageRequest {
+    /// Reads size and token of a request for the list named `list`.
+    ///
+    /// # Errors
+    /// `OUT_OF_RANGE` for the size, `INVALID_PAGE_TOKEN` for a token of another list.
+    pub fn parse(list: &str, size: u32, token: &str) -> Result<Self, Error> {
+        let size = if size == 0 { DEFAULT } else { size };
+        if size > MOST {
+            let message = format!("page_size is {size}; it must be 1 to {MOST}");
+            return Err(Error::new(Reason::OutOfRange, message));
+        }
+        let after =
+            if token.is_empty() { None } else { Some(read(list, token).ok_or_else(refused)?) };
+        Ok(Self { size, after })
+    }
+}
+
+/// The token that makes [`PageRequest::parse`] go on behind `after`; opaque to clients.
+#[must_use]
+pub fn page_token(list: &str, after: &str) -> String {
+    format!("{list}\0{after}").bytes().fold(String::new(), |mut token, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(token, "{byte:02x}");
+        token
+    })
+}
+
+fn read(list: &str, token: &str) -> Option<String> {
+    let digits = token.as_bytes();
+    if token.len() > 4096 || !token.len().is_multiple_of(2) {
+        return None;
+    }
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let mut bytes = Vec::with_capacity(digits.len() / 2);
+    for pair in digits.chunks_exact(2) {
+        let &[high, low] = pair else { return None };
+        bytes.push(u8::try_from(digit(high)? * 16 + digit(low)?).ok()?);
+    }
+    let text = String::from_utf8(bytes).ok()?;
+    let (of, after) = text.split_once('\0')?;
+    (of == list).then(|| after.to_owned())
+}
+
+fn refused() -> Error {
+    Error::new(
+        Reason::InvalidPageToken,
+        "the page token was not issued for this list; begin again without one",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn tokens_survive(after in "\\PC{0,40}") {
+            let token = page_token("applications", &after);
+            let page = PageRequest::parse("applications", 0, &token).unwrap();
+            prop_assert_eq!(page, PageRequest { size: 100, after: Some(after) });
+        }
+
+        #[test]
+        fn reading_never_panics(token in "\\PC{0,40}") {
+            let _ = PageRequest::parse("audit", 1, &token);
+        }
+    }
+
+    #[test]
+    fn a_token_of_another_list_is_refused() {
+        let token = page_token("audit", "x");
+        let error = PageRequest::parse("applications", 0, &token).unwrap_err();
+        assert_eq!(error.reason, Reason::InvalidPageToken);
+        assert_eq!(PageRequest::parse("audit", 1001, "").unwrap_err().reason, Reason::OutOfRange);
+    }
+}

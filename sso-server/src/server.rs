@@ -1,0 +1,361 @@
+//! The wiring of an SSO server: everything is checked, then bound, then served, then drained.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use sso_core::{
+    acceptor::{AcceptLimits, RecheckPeerLayer, mtls_incoming},
+    clock::Clock,
+    connector::ClientTls,
+    exit::Exit,
+    operations::{Readiness, serve_operations},
+    shutdown::{self, Shutdown},
+    telemetry::Metrics,
+    tls::{TlsError, TlsReloader},
+};
+use sso_proto::{FILE_DESCRIPTOR_SET, Reason, Refusal};
+use tokio::net::TcpListener;
+use tokio_util::task::TaskTracker;
+use tonic::{Status, service::Routes, transport::Server};
+use tower::limit::GlobalConcurrencyLimitLayer;
+
+use crate::{
+    access::Access,
+    api::{self, EntryLayer},
+    audit::{Audit, AuditWriter},
+    changes::{Change, ChangeReader, Changes},
+    error::Error,
+    house::{Foundations, House},
+    master::{BindKeystore, MasterLink, MasterSecret},
+    settings::Settings,
+    storage::{Storage, StorageError},
+    system::ServerFacts,
+};
+
+/// How often a server reports itself to the others.
+const REPORT: Duration = Duration::from_secs(5);
+/// How often `/readyz` and `grpc.health.v1` learn how things are, while they are well and otherwise.
+const HEALTH: Duration = Duration::from_millis(500);
+const HEALTH_WANTED: Duration = Duration::from_millis(50);
+/// Changes kept for servers that were away for a moment; the rest is pruned.
+const CHANGES_KEPT: u32 = 100_000;
+
+/// Why a server does not start, or stops.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// Certificates.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The database.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// A rule of ours.
+    #[error(transparent)]
+    Rule(#[from] Error),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address of the settings.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The transport failed while serving.
+    #[error("serving failed: {0}")]
+    Serve(#[from] tonic::transport::Error),
+    /// Signals or reflection cannot be set up.
+    #[error("cannot start: {0}")]
+    Start(String),
+}
+
+impl ServerError {
+    /// The exit code that goes with it.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Tls(_) => Exit::Settings,
+            Self::Storage(StorageError::Settings(_)) => Exit::Settings,
+            Self::Storage(StorageError::Unavailable(_)) => Exit::Unavailable,
+            Self::Listen { .. } => Exit::Unavailable,
+            Self::Storage(_) | Self::Rule(_) | Self::Serve(_) | Self::Start(_) => Exit::Refused,
+        }
+    }
+}
+
+/// The parts of a server that is about to serve.
+struct Parts {
+    house: Arc<House>,
+    storage: Storage,
+    master: Arc<MasterSecret>,
+    link: MasterLink,
+    tls: Arc<TlsReloader>,
+    changes: ChangeReader,
+    audit: AuditWriter,
+}
+
+/// Runs a server until it is told to stop.
+///
+/// # Errors
+/// See [`ServerError`].
+pub async fn run(settings: Settings, metrics: Metrics) -> Result<(), ServerError> {
+    let stages = Shutdown::install(settings.stop_grace)
+        .map_err(|error| ServerError::Start(error.to_string()))?;
+    let tls = TlsReloader::load(&settings.tls)?;
+    let listener = listen(settings.listen).await?;
+    let operations = match settings.operations_listen {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
+    let address = listener.local_addr().unwrap_or(settings.listen);
+    let parts = build(&settings, address, tls, &stages).await?;
+
+    let tasks = TaskTracker::new();
+    let storage = parts.storage.clone();
+    let house = Arc::clone(&parts.house);
+    let writer = tokio::spawn(parts.audit.run(stages.stop()));
+    tasks.spawn(parts.changes.run(stages.stop()));
+    tasks.spawn(Arc::clone(&parts.tls).watch(stages.stop()));
+    tasks.spawn(settings.identity.groups().watch(stages.stop()));
+    tasks.spawn(parts.link.run(stages.stop()));
+    tasks.spawn(report(Arc::clone(&house), storage.clone(), stages.clone()));
+    // Not ready until somebody looked.
+    let starting = Readiness { reasons: vec![Reason::MasterSecretMissing.as_str().to_owned()] };
+    let (readiness, observed) = tokio::sync::watch::channel(starting);
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let observing =
+        observe(Arc::clone(&parts.master), storage.clone(), readiness, reporter, stages.clone());
+    tasks.spawn(observing);
+    if let Some(operations) = operations {
+        let ready = move || observed.borrow().clone();
+        let stop = stages.stop();
+        tasks.spawn(async move {
+            if let Err(error) = serve_operations(operations, metrics, ready, stop).await {
+                tracing::error!(%error, "the operations listener failed");
+            }
+        });
+    }
+
+    let routes = routes(&house, health, settings.reflection)?;
+    let incoming =
+        mtls_incoming(listener, Arc::clone(&parts.tls), AcceptLimits::default(), stages.draining());
+    let serving = Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(20)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        .max_concurrent_streams(256)
+        .load_shed(true)
+        .layer(GlobalConcurrencyLimitLayer::new(settings.max_requests))
+        .layer(RecheckPeerLayer::new(Arc::clone(&parts.tls), recheck_refused))
+        .layer(EntryLayer::new(house))
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(incoming, stages.draining().cancelled_owned());
+    tracing::info!(%address, server = settings.name, "serving (event 10502)");
+    shutdown::notify_ready();
+    let stop = stages.stop();
+    tokio::select! {
+        served = serving => served?,
+        () = stop.cancelled() => tracing::warn!("requests still in work are given up"),
+    }
+    stages.stop_now();
+    // The audit of what was answered is written before the process ends.
+    let _ = writer.await;
+    tasks.close();
+    if tokio::time::timeout(settings.stop_grace, tasks.wait()).await.is_err() {
+        tracing::warn!("some tasks did not end in time");
+    }
+    storage.close().await;
+    tracing::info!("stopped (event 10505)");
+    Ok(())
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, ServerError> {
+    TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, source })
+}
+
+/// Opens the database, and builds every floor on it.
+async fn build(
+    settings: &Settings,
+    address: SocketAddr,
+    tls: Arc<TlsReloader>,
+    stages: &Shutdown,
+) -> Result<Parts, ServerError> {
+    let clock = Clock::System;
+    let storage = Storage::open(&settings.database, clock.clone()).await?;
+    let schema_version =
+        if settings.migrate { storage.migrate().await? } else { storage.verify_schema().await? };
+    let system = initialise(&storage, settings, &clock).await?;
+    let access = Arc::new(Access::new(system.global));
+    let (changes, reader) =
+        Changes::begin(storage.clone(), Arc::clone(&access), stages.draining()).await?;
+    let (audit, writer) = Audit::new(&settings.name, clock.clone(), storage.clone());
+    let (master, link) = MasterSecret::new(
+        &settings.master,
+        ClientTls::from(Arc::clone(&tls)),
+        clock.clone(),
+        bind_keystore(storage.clone(), clock.clone(), settings.master.url.clone()),
+    )?;
+    let started_at = clock.now();
+    let house = House::build(Foundations {
+        identity: Arc::new(settings.identity.clone()),
+        access: Arc::clone(&access),
+        audit,
+        storage: storage.clone(),
+        master: Arc::clone(&master),
+        changes,
+        clock,
+        facts: ServerFacts {
+            name: settings.name.clone(),
+            address: settings.address.clone().unwrap_or_else(|| address.to_string()),
+            started_at,
+            schema_version,
+        },
+    });
+    Ok(Parts { house, storage, master, link, tls, changes: reader, audit: writer })
+}
+
+/// The row of the system, made from the settings where the database is new.
+async fn initialise(
+    storage: &Storage,
+    settings: &Settings,
+    clock: &Clock,
+) -> Result<crate::storage::SystemRecord, ServerError> {
+    if let Some(system) = storage.system().await? {
+        return Ok(system);
+    }
+    let mut transaction = storage.begin().await?;
+    if transaction.initialise_system(&settings.initial, clock.now()).await? {
+        transaction.commit().await?;
+        tracing::info!("a new SSO system was made in this database (event 10548)");
+    } else {
+        transaction.rollback().await?;
+    }
+    Ok(storage.system().await?.ok_or_else(no_system)?)
+}
+
+/// Ties the database to the first keystore whose keys this system takes: the keys of another would
+/// seal values that nobody could open later.
+fn bind_keystore(storage: Storage, clock: Clock, master_url: String) -> BindKeystore {
+    Box::new(move |found| {
+        let (storage, clock, url) = (storage.clone(), clock.clone(), master_url.clone());
+        Box::pin(async move {
+            let mut transaction = storage.begin().await?;
+            if transaction.bind_keystore(found, clock.now()).await? {
+                tracing::info!(keystore = %found, "the database now belongs to this keystore");
+            }
+            let mut system = transaction.lock_system().await?.ok_or_else(no_system)?;
+            let bound = system.keystore_id.ok_or_else(no_system)?;
+            if bound == found && system.global.secret_server != url {
+                system.global.secret_server = url;
+                transaction.update_system(&system.global, clock.now()).await?;
+                transaction.insert_change(Change::System, clock.now()).await?;
+            }
+            transaction.commit().await?;
+            Ok(bound)
+        })
+    })
+}
+
+fn no_system() -> Error {
+    Error::new(Reason::Internal, "the row of the system cannot be read back")
+}
+
+/// Keeps the row of this server fresh, and prunes news that everybody has read.
+async fn report(house: Arc<House>, storage: Storage, stages: Shutdown) {
+    let stop = stages.stop();
+    let mut failed = false;
+    loop {
+        match house.system.report().await {
+            Ok(()) => failed = false,
+            Err(error) if !failed => {
+                tracing::warn!(%error, "this server cannot report itself");
+                failed = true;
+            }
+            Err(_) => {}
+        }
+        let prune = async {
+            let mut transaction = storage.begin().await?;
+            transaction.prune_changes(CHANGES_KEPT).await?;
+            transaction.commit().await
+        };
+        if let Err(error) = prune.await {
+            tracing::debug!(%error, "old changes were not pruned");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(REPORT) => {}
+        }
+    }
+}
+
+/// Keeps readiness true: keys at hand and a database that answers, and not draining.
+async fn observe(
+    master: Arc<MasterSecret>,
+    storage: Storage,
+    readiness: tokio::sync::watch::Sender<Readiness>,
+    reporter: tonic_health::server::HealthReporter,
+    stages: Shutdown,
+) {
+    let (draining, stop) = (stages.draining(), stages.stop());
+    loop {
+        let mut reasons = Vec::new();
+        if draining.is_cancelled() {
+            reasons.push(Reason::ServerStopping.as_str().to_owned());
+        }
+        if let Err(error) = master.keys_for_read() {
+            let error = Error::from(error);
+            reasons.push(format!("{}: {}", error.reason.as_str(), error.message));
+        }
+        let answered = tokio::time::timeout(Duration::from_secs(2), storage.ping()).await;
+        if !matches!(answered, Ok(Ok(()))) {
+            reasons.push(format!(
+                "{}: the database does not answer",
+                Reason::DatabaseUnavailable.as_str()
+            ));
+        }
+        let status = master.status();
+        metrics::gauge!("sso_master_secret_state").set(f64::from(status.state as u8));
+        metrics::gauge!("sso_ready").set(if reasons.is_empty() { 1.0 } else { 0.0 });
+        let serving = if reasons.is_empty() {
+            tonic_health::ServingStatus::Serving
+        } else {
+            tonic_health::ServingStatus::NotServing
+        };
+        reporter.set_service_status("", serving).await;
+        let pause = if reasons.is_empty() { HEALTH } else { HEALTH_WANTED };
+        readiness.send_replace(Readiness { reasons });
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+fn routes<H>(house: &Arc<House>, health: H, reflection: bool) -> Result<Routes, ServerError>
+where
+    H: tower::Service<
+            http::Request<tonic::body::Body>,
+            Response = http::Response<tonic::body::Body>,
+            Error = std::convert::Infallible,
+        > + tonic::server::NamedService
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    H::Future: Send + 'static,
+{
+    let mut routes = api::services(house).add_service(health);
+    if reflection {
+        let builder = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let start = |error: tonic_reflection::server::Error| ServerError::Start(error.to_string());
+        routes = routes
+            .add_service(builder().build_v1().map_err(start)?)
+            .add_service(builder().build_v1alpha().map_err(start)?);
+    }
+    Ok(routes)
+}
+
+fn recheck_refused(why: String) -> Status {
+    Refusal::new(Reason::CertificateRefused, why).into_status()
+}

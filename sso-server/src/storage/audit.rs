@@ -1,0 +1,214 @@
+//! Audit records: appended, listed, never changed.
+
+use std::fmt::Write as _;
+
+use sqlx::{AssertSqlSafe, SqlSafeStr as _, any::AnyRow};
+use uuid::Uuid;
+
+use super::{
+    Storage, StorageError, Transaction,
+    dialect::Statement,
+    rows::{Columns, clean, cut, fold, micros},
+};
+use crate::model::{AuditFilter, AuditOutcome, AuditRecord, Page, PageRequest};
+
+const TABLE: &str = "audit";
+/// How many records one statement writes.
+const BATCH: usize = 32;
+const COLUMNS: usize = 13;
+const INSERT: &str = "\
+    INSERT INTO audit (at, id, server, request_id, caller, caller_key, action, application, \
+    application_key, object, outcome, reason, detail) VALUES ";
+const LIST: &str = "\
+    SELECT id, at, server, request_id, caller, action, application, object, outcome, reason, \
+    detail FROM audit WHERE 1 = 1";
+const ORDER: &str = " ORDER BY at DESC, id DESC LIMIT ";
+
+pub(super) const STATEMENTS: &[Statement] = &[];
+
+/// The statements that are put together from parts, one of each shape.
+pub(super) fn built_statements() -> Vec<String> {
+    let everything = AuditFilter {
+        application_key: Some(String::new()),
+        caller_key: Some(String::new()),
+        action: Some("noun.".to_owned()),
+        since: Some(time::OffsetDateTime::UNIX_EPOCH),
+        until: Some(time::OffsetDateTime::UNIX_EPOCH),
+        outcome: Some(AuditOutcome::Done),
+    };
+    let exact = AuditFilter { action: Some("noun.verb".to_owned()), ..AuditFilter::default() };
+    vec![
+        insert(1),
+        insert(BATCH),
+        list(&everything, Some((0, Uuid::nil())), 1).0,
+        list(&exact, None, 1).0,
+    ]
+}
+
+impl Storage {
+    /// Audit records, newest first.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Corrupt`. A page that begins behind no record of this list is empty.
+    pub async fn audit(
+        &self,
+        filter: &AuditFilter,
+        page: &PageRequest,
+    ) -> Result<Page<AuditRecord>, StorageError> {
+        let after = match &page.after {
+            None => None,
+            Some(after) => match parse_position(after) {
+                Some(position) => Some(position),
+                None => return Ok(Page { entries: Vec::new(), next: None }),
+            },
+        };
+        let (text, binds) = list(filter, after, page.size);
+        let mut query = sqlx::query(AssertSqlSafe(text).into_sql_str());
+        for bind in binds {
+            query = match bind {
+                Bind::Text(text) => query.bind(text),
+                Bind::Number(number) => query.bind(number),
+            };
+        }
+        let rows = query.fetch_all(&mut *self.reader().await?).await?;
+        let records = rows.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+        Ok(cut(records, page, |record| format!("{},{}", micros(record.at), record.id)))
+    }
+}
+
+impl Transaction {
+    /// Appends records.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn insert_audit(&mut self, records: &[AuditRecord]) -> Result<(), StorageError> {
+        for records in records.chunks(BATCH) {
+            let mut query = sqlx::query(AssertSqlSafe(insert(records.len())).into_sql_str());
+            for record in records {
+                query = query
+                    .bind(micros(record.at))
+                    .bind(record.id.to_string())
+                    .bind(&*record.server)
+                    .bind(&*record.request_id)
+                    .bind(&*record.caller)
+                    .bind(fold(&record.caller))
+                    .bind(&*record.action)
+                    .bind(&*record.application)
+                    .bind(fold(&record.application))
+                    .bind(&*record.object)
+                    .bind(record.outcome.as_str())
+                    .bind(&*record.reason)
+                    .bind(&*record.detail);
+            }
+            query.execute(self.connection()).await?;
+        }
+        Ok(())
+    }
+}
+
+enum Bind {
+    Text(String),
+    Number(i64),
+}
+
+/// The statement that writes this many records.
+fn insert(records: usize) -> String {
+    let mut text = INSERT.to_owned();
+    for number in 1..=records * COLUMNS {
+        let column = (number - 1) % COLUMNS;
+        let open = match (number, column) {
+            (1, _) => "(",
+            (_, 0) => ", (",
+            _ => ", ",
+        };
+        let close = if column + 1 == COLUMNS { ")" } else { "" };
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{open}${number}{close}");
+    }
+    text
+}
+
+/// The statement of a list, of constant parts and numbered places only, and what goes there.
+fn list(filter: &AuditFilter, after: Option<(i64, Uuid)>, size: u32) -> (String, Vec<Bind>) {
+    let mut text = LIST.to_owned();
+    let mut binds = Vec::new();
+    let mut and = |part: &'static str, bind: Bind| {
+        binds.push(bind);
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{part}${}", binds.len());
+    };
+    if let Some(key) = &filter.application_key {
+        and(" AND application_key = ", Bind::Text(clean(key)));
+    }
+    if let Some(key) = &filter.caller_key {
+        and(" AND caller_key = ", Bind::Text(clean(key)));
+    }
+    match filter.action.as_deref() {
+        None => {}
+        // All actions of a noun: the character behind the dot in byte order ends the range.
+        Some(noun) if noun.ends_with('.') => {
+            and(" AND action > ", Bind::Text(clean(noun)));
+            and(
+                " AND action < ",
+                Bind::Text(clean(&format!("{}/", noun.strip_suffix('.').unwrap_or(noun)))),
+            );
+        }
+        Some(action) => and(" AND action = ", Bind::Text(clean(action))),
+    }
+    if let Some(since) = filter.since {
+        and(" AND at >= ", Bind::Number(micros(since)));
+    }
+    if let Some(until) = filter.until {
+        and(" AND at < ", Bind::Number(micros(until)));
+    }
+    if let Some(outcome) = filter.outcome {
+        and(" AND outcome = ", Bind::Text(outcome.as_str().to_owned()));
+    }
+    if let Some((at, id)) = after {
+        and(" AND (at, id) < (", Bind::Number(at));
+        and(", ", Bind::Text(id.to_string()));
+    }
+    let close = if after.is_some() { ")" } else { "" };
+    binds.push(Bind::Number(i64::from(size) + 1));
+    // Writing to a String cannot fail.
+    let _ = write!(text, "{close}{ORDER}${}", binds.len());
+    (text, binds)
+}
+
+fn parse_position(after: &str) -> Option<(i64, Uuid)> {
+    let (at, id) = after.split_once(',')?;
+    Some((at.parse().ok()?, Uuid::try_parse(id).ok()?))
+}
+
+fn parse(row: &AnyRow) -> Result<AuditRecord, StorageError> {
+    let id = Columns::of(TABLE, row).uuid("id")?;
+    let columns = Columns::named(TABLE, row, id.to_string());
+    Ok(AuditRecord {
+        id,
+        at: columns.time("at")?,
+        server: columns.text("server")?,
+        request_id: columns.text("request_id")?,
+        caller: columns.text("caller")?,
+        action: columns.text("action")?,
+        application: columns.text("application")?,
+        object: columns.text("object")?,
+        outcome: columns
+            .parse("outcome", |word| AuditOutcome::parse(word).ok_or("an unknown outcome"))?,
+        reason: columns.text("reason")?,
+        detail: columns.text("detail")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statements_number_their_places_in_order() {
+        assert!(insert(1).ends_with("($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"));
+        assert!(insert(2).contains("$13), ($14, "));
+        let (text, binds) = list(&AuditFilter::default(), Some((7, Uuid::nil())), 10);
+        assert!(text.ends_with("AND (at, id) < ($1, $2) ORDER BY at DESC, id DESC LIMIT $3"));
+        assert_eq!(binds.len(), 3);
+    }
+}

@@ -1,0 +1,342 @@
+//! The sequence of changes, by which servers keep what they remember from going stale.
+//!
+//! Numbers are given out before their transactions commit, so a lower number can become visible
+//! after a higher one: whoever asks for "everything above the highest I saw" misses it. The feed
+//! therefore remembers the numbers it has not seen below the highest one and asks for them again
+//! until they appear, or until no transaction that could still write them can be alive. That bound
+//! is [`PATIENCE`]: a transaction refuses to commit [`transaction::LONGEST`] (20 s) after its begin,
+//! and PostgreSQL ends one that is idle for 20 s and a statement that runs for 15 s.
+
+use std::time::Duration;
+
+use sqlx::{AnyConnection, any::AnyRow};
+use time::OffsetDateTime;
+
+#[cfg(doc)]
+use super::transaction;
+use super::{
+    Storage, StorageError, Transaction,
+    configurations::head,
+    dialect::Statement,
+    rows::{Columns, micros, stored},
+};
+use crate::model::{ApplicationId, ConfigurationHead, ConfigurationId};
+
+const TABLE: &str = "changes";
+/// How long a missing number is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How many changes one statement brings.
+const BATCH: i64 = 500;
+/// How far below the highest number a new feed looks for missing ones.
+const LOOK_BACK: i64 = 100_000;
+/// How many ranges of missing numbers one statement asks for.
+const RANGES: usize = 8;
+
+macro_rules! changes {
+    ($rest:literal) => {
+        concat!(
+            "SELECT n.id AS number, n.kind, n.application_id AS changed_application, ",
+            "n.configuration_id AS changed_configuration, n.at, c.id, c.identifier, ",
+            "c.identifier_key, c.revision, c.deleted_revision, c.updated_at, c.updated_by ",
+            "FROM changes n LEFT JOIN configurations c ON c.id = n.configuration_id WHERE ",
+            $rest,
+            " ORDER BY n.id LIMIT "
+        )
+    };
+}
+const NEWER: &str = concat!(changes!("n.id >= $1"), "$2");
+const MISSING: &str = concat!(
+    changes!(
+        "n.id BETWEEN $1 AND $2 OR n.id BETWEEN $3 AND $4 OR n.id BETWEEN $5 AND $6 \
+         OR n.id BETWEEN $7 AND $8 OR n.id BETWEEN $9 AND $10 OR n.id BETWEEN $11 AND $12 \
+         OR n.id BETWEEN $13 AND $14 OR n.id BETWEEN $15 AND $16"
+    ),
+    "$17"
+);
+const HIGHEST: &str = "SELECT COALESCE(MAX(id), 0) AS highest FROM changes";
+const GAPS: &str = "\
+    SELECT before, id FROM (SELECT id, LAG(id) OVER (ORDER BY id) AS before FROM changes \
+    WHERE id > $1 AND id <= $2) AS pairs WHERE before IS NULL OR id - before > 1";
+const INSERT: &str = "\
+    INSERT INTO changes (kind, application_id, configuration_id, at) VALUES ($1, $2, $3, $4) \
+    RETURNING id";
+const PRUNE: &str = "DELETE FROM changes WHERE id <= (SELECT MAX(id) - $1 FROM changes)";
+
+pub(super) const STATEMENTS: &[Statement] = &[
+    Statement::same(NEWER),
+    Statement::same(MISSING),
+    Statement::same(HIGHEST),
+    Statement::same(GAPS),
+    Statement::same(INSERT),
+    Statement::same(PRUNE),
+];
+
+/// What changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Change {
+    /// The settings of the system.
+    System,
+    /// An application, its accounts or fields; or it was created or deleted.
+    Application(ApplicationId),
+    /// A configuration of an application was written or deleted.
+    Configuration(ApplicationId, ConfigurationId),
+}
+
+/// One change that was committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangeRecord {
+    /// Its number; later changes have higher ones, but may become visible earlier.
+    pub number: u64,
+    /// What changed.
+    pub change: Change,
+    /// When, by the clock of the server that did it.
+    pub at: OffsetDateTime,
+    /// Of a configuration: its state now, unless it is gone or damaged.
+    pub head: Option<ConfigurationHead>,
+}
+
+/// What a poll brought.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NewChanges {
+    /// The changes not handed out before, each exactly once; not quite in the order of numbers.
+    pub records: Vec<ChangeRecord>,
+    /// Changes may have been lost to this feed (it slept for too long, or the database is another
+    /// one than before): everything remembered must be forgotten.
+    pub everything: bool,
+}
+
+/// Reads the sequence of changes without losing any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangeFeed {
+    /// The highest number seen.
+    highest: i64,
+    /// Numbers below it that were not seen.
+    gaps: Vec<Gap>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Gap {
+    first: i64,
+    last: i64,
+    noticed: Duration,
+}
+
+impl Storage {
+    /// A feed of the changes from now on. What is read from the database after this call and
+    /// remembered is kept fresh by the feed.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Corrupt`.
+    pub async fn change_feed(&self) -> Result<ChangeFeed, StorageError> {
+        let noticed = self.clock.instant();
+        let mut connection = self.reader().await?;
+        let highest = highest(&mut connection).await?;
+        let floor = highest.saturating_sub(LOOK_BACK).max(0);
+        let rows = sqlx::query(GAPS).bind(floor).bind(highest).fetch_all(&mut *connection).await?;
+        let mut gaps = Vec::new();
+        for row in &rows {
+            let columns = Columns::of(TABLE, row);
+            let first = columns.optional_number::<i64>("before")?.unwrap_or(floor) + 1;
+            let last = columns.signed("id")? - 1;
+            if first <= last {
+                gaps.push(Gap { first, last, noticed });
+            }
+        }
+        Ok(ChangeFeed { highest, gaps })
+    }
+}
+
+impl ChangeFeed {
+    /// Every change up to this number was handed out, or was there when the feed began.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        let floor = self.gaps.iter().map(|gap| gap.first - 1).min().unwrap_or(self.highest);
+        u64::try_from(floor).unwrap_or_default()
+    }
+
+    /// The changes that became visible since the last poll. A poll that fails or is dropped half-way
+    /// hands out nothing and loses nothing.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Corrupt`.
+    pub async fn poll(&mut self, storage: &Storage) -> Result<NewChanges, StorageError> {
+        // Taken before the look: a gap expires only after a look that began late enough.
+        let now = storage.clock.instant();
+        let mut next = self.clone();
+        let mut connection = storage.reader().await?;
+        let mut new = NewChanges::default();
+        next.late(&mut connection, &mut new).await?;
+        next.gaps.retain(|gap| now.saturating_sub(gap.noticed) < PATIENCE);
+        let lost = !next.newer(&mut connection, &mut new, now).await?;
+        drop(connection);
+        if lost {
+            next = storage.change_feed().await?;
+            new = NewChanges { records: Vec::new(), everything: true };
+        }
+        *self = next;
+        Ok(new)
+    }
+
+    /// Fills gaps with what became visible in them.
+    async fn late(
+        &mut self,
+        connection: &mut AnyConnection,
+        new: &mut NewChanges,
+    ) -> Result<(), StorageError> {
+        for gaps in self.gaps.clone().chunks(RANGES) {
+            let mut query = sqlx::query(MISSING);
+            for place in 0..RANGES {
+                let (first, last) = gaps.get(place).map_or((0, -1), |gap| (gap.first, gap.last));
+                query = query.bind(first).bind(last);
+            }
+            for row in query.bind(BATCH).fetch_all(&mut *connection).await? {
+                let record = record(&row)?;
+                self.fill(stored(record.number));
+                new.records.push(record);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads on from the highest number; `false` when that number is no longer there, so that
+    /// others behind it may be gone as well.
+    async fn newer(
+        &mut self,
+        connection: &mut AnyConnection,
+        new: &mut NewChanges,
+        now: Duration,
+    ) -> Result<bool, StorageError> {
+        loop {
+            let rows = sqlx::query(NEWER)
+                .bind(self.highest)
+                .bind(BATCH)
+                .fetch_all(&mut *connection)
+                .await?;
+            let mut rows = rows.iter();
+            if self.highest > 0 {
+                let anchor = rows.next().map(|row| Columns::of(TABLE, row).signed("number"));
+                if anchor.transpose()? != Some(self.highest) {
+                    return Ok(false);
+                }
+            }
+            let before = self.highest;
+            for row in rows {
+                let record = record(row)?;
+                self.advance(stored(record.number), now);
+                new.records.push(record);
+            }
+            if self.highest == before {
+                return Ok(true);
+            }
+        }
+    }
+
+    fn advance(&mut self, number: i64, noticed: Duration) {
+        if number > self.highest + 1 {
+            self.gaps.push(Gap { first: self.highest + 1, last: number - 1, noticed });
+        }
+        self.highest = number;
+    }
+
+    fn fill(&mut self, number: i64) {
+        let parts = |gap: &Gap| {
+            if number < gap.first || number > gap.last {
+                return [Some(*gap), None];
+            }
+            let below = Gap { last: number - 1, ..*gap };
+            let above = Gap { first: number + 1, ..*gap };
+            [below, above].map(|gap| (gap.first <= gap.last).then_some(gap))
+        };
+        self.gaps = self.gaps.iter().flat_map(parts).flatten().collect();
+    }
+}
+
+impl Transaction {
+    /// Tells other servers of a change, when this transaction commits; its number. Best done last:
+    /// until then the number is missing for everybody else.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn insert_change(
+        &mut self,
+        change: Change,
+        at: OffsetDateTime,
+    ) -> Result<u64, StorageError> {
+        let (kind, application, configuration) = match change {
+            Change::System => ("system", None, None),
+            Change::Application(id) => ("application", Some(id), None),
+            Change::Configuration(id, of) => ("configuration", Some(id), Some(of)),
+        };
+        let rows = sqlx::query(INSERT)
+            .bind(kind)
+            .bind(application.map(|id| id.to_string()))
+            .bind(configuration.map(|id| id.to_string()))
+            .bind(micros(at))
+            .fetch_all(self.connection())
+            .await?;
+        let row = rows.first().ok_or_else(|| {
+            StorageError::Statement("inserting a change returned no number".to_owned())
+        })?;
+        Columns::of(TABLE, row).number("id")
+    }
+
+    /// Drops all but about the newest `keep` changes; how many were dropped. A feed that slept
+    /// through more notices and reports that everything may have changed.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn prune_changes(&mut self, keep: u32) -> Result<u64, StorageError> {
+        let done = sqlx::query(PRUNE).bind(i64::from(keep)).execute(self.connection()).await?;
+        Ok(done.rows_affected())
+    }
+}
+
+async fn highest(connection: &mut AnyConnection) -> Result<i64, StorageError> {
+    let rows = sqlx::query(HIGHEST).fetch_all(connection).await?;
+    rows.first().map_or(Ok(0), |row| Columns::of(TABLE, row).signed("highest"))
+}
+
+fn record(row: &AnyRow) -> Result<ChangeRecord, StorageError> {
+    let number: u64 = Columns::of(TABLE, row).number("number")?;
+    let columns = Columns::named(TABLE, row, number.to_string());
+    let kind = columns.text("kind")?;
+    let application = columns.optional_uuid("changed_application")?.map(ApplicationId);
+    let configuration = columns.optional_uuid("changed_configuration")?.map(ConfigurationId);
+    let change = match (&*kind, application, configuration) {
+        ("system", None, None) => Change::System,
+        ("application", Some(id), None) => Change::Application(id),
+        ("configuration", Some(id), Some(of)) => Change::Configuration(id, of),
+        (kind, ..) => return Err(columns.corrupt(format!("no change of the kind {kind}"))),
+    };
+    // A damaged configuration must not stop the news of all others; its readers find the damage.
+    let head = if configuration.is_some() { head(row).ok() } else { None };
+    Ok(ChangeRecord { number, change, at: columns.time("at")?, head })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn feed(highest: i64, gaps: &[(i64, i64)]) -> ChangeFeed {
+        let gap = |&(first, last)| Gap { first, last, noticed: Duration::ZERO };
+        ChangeFeed { highest, gaps: gaps.iter().map(gap).collect() }
+    }
+
+    #[test]
+    fn numbers_that_were_jumped_over_are_missing_until_filled() {
+        let mut feed = feed(0, &[]);
+        for number in [1, 2, 6, 7, 9] {
+            feed.advance(number, Duration::ZERO);
+        }
+        assert_eq!(feed, self::feed(9, &[(3, 5), (8, 8)]));
+        assert_eq!(feed.position(), 2);
+        feed.fill(4);
+        assert_eq!(feed, self::feed(9, &[(3, 3), (5, 5), (8, 8)]));
+        feed.fill(3);
+        feed.fill(8);
+        assert_eq!(feed.position(), 4);
+        feed.fill(5);
+        assert_eq!(feed, self::feed(9, &[]));
+        assert_eq!(feed.position(), 9);
+    }
+}

@@ -1,0 +1,91 @@
+//! The seam: everything in which the two databases differ.
+
+use std::fmt;
+
+/// Which database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// One file, one machine.
+    Sqlite,
+    /// PostgreSQL, or what speaks its protocol.
+    Postgres,
+}
+
+impl fmt::Display for Dialect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Dialect {
+    /// The name shown to people.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite",
+            Self::Postgres => "postgresql",
+        }
+    }
+
+    /// The text of a statement in this dialect.
+    pub(super) fn pick(self, statement: &Statement) -> &'static str {
+        match self {
+            Self::Sqlite => statement.sqlite,
+            Self::Postgres => statement.postgres,
+        }
+    }
+
+    /// Opens a transaction that is going to write. SQLite takes its write lock at once: taking it
+    /// later fails when another writer came in between.
+    pub(super) fn begin_write(self) -> &'static str {
+        match self {
+            Self::Sqlite => "BEGIN IMMEDIATE",
+            Self::Postgres => "BEGIN",
+        }
+    }
+
+    /// What a fresh connection is told. On SQLite a commit is durable (FULL) and deleted values are
+    /// overwritten; on PostgreSQL no statement and no idle transaction outlives its limit, on which
+    /// the change feed relies (see `changes`).
+    pub(super) fn on_connect(self, writes: bool) -> &'static str {
+        match (self, writes) {
+            (Self::Sqlite, true) => {
+                "PRAGMA busy_timeout = 5000; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; \
+                 PRAGMA trusted_schema = OFF; PRAGMA secure_delete = ON"
+            }
+            (Self::Sqlite, false) => {
+                "PRAGMA busy_timeout = 5000; PRAGMA trusted_schema = OFF; PRAGMA query_only = ON"
+            }
+            (Self::Postgres, _) => {
+                "SET statement_timeout = '15s'; SET idle_in_transaction_session_timeout = '20s'; \
+                 SET lock_timeout = '10s'; SET client_min_messages = 'warning'"
+            }
+        }
+    }
+
+    /// Whether the table of applied migrations exists: counts 1 or 0.
+    pub(super) fn migrations_table_exists(self) -> &'static str {
+        match self {
+            Self::Sqlite => {
+                "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = '_sqlx_migrations'"
+            }
+            Self::Postgres => {
+                "SELECT COUNT(*) FROM pg_catalog.pg_class WHERE oid = to_regclass('_sqlx_migrations')"
+            }
+        }
+    }
+}
+
+/// A statement that is not the same text on both databases.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Statement {
+    pub(super) sqlite: &'static str,
+    pub(super) postgres: &'static str,
+}
+
+impl Statement {
+    /// The same text for both.
+    pub(super) const fn same(text: &'static str) -> Self {
+        Self { sqlite: text, postgres: text }
+    }
+}

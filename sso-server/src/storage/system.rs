@@ -1,0 +1,183 @@
+//! The one row of the SSO system itself.
+
+use sqlx::{AnyConnection, any::AnyRow};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{
+    Storage, StorageError, Transaction,
+    dialect::Statement,
+    rows::{Columns, json, micros},
+};
+use crate::model::{Accounts, GlobalInfo};
+
+macro_rules! load {
+    ($lock:literal) => {
+        concat!(
+            "SELECT system_id, keystore_id, sso_administrators, affiliate_administrators, ",
+            "secret_server, audit_deleted_applications, audit_deleted_mappings, ",
+            "audit_credential_lookups, ticket_timeout, credential_cache_timeout, enabled, ",
+            "updated_at FROM system WHERE id = 1",
+            $lock
+        )
+    };
+}
+const LOAD: Statement = Statement::same(load!(""));
+const LOAD_FOR_CHANGE: Statement =
+    Statement { sqlite: load!(""), postgres: load!(" FOR NO KEY UPDATE") };
+const INITIALISE: &str = "\
+    INSERT INTO system (id, system_id, keystore_id, sso_administrators, affiliate_administrators, \
+    secret_server, audit_deleted_applications, audit_deleted_mappings, audit_credential_lookups, \
+    ticket_timeout, credential_cache_timeout, enabled, updated_at) \
+    VALUES (1, $1, NULL, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (id) DO NOTHING";
+const UPDATE: &str = "\
+    UPDATE system SET sso_administrators = $1, affiliate_administrators = $2, secret_server = $3, \
+    audit_deleted_applications = $4, audit_deleted_mappings = $5, audit_credential_lookups = $6, \
+    ticket_timeout = $7, credential_cache_timeout = $8, enabled = $9, updated_at = $10 WHERE id = 1";
+const BIND_KEYSTORE: &str =
+    "UPDATE system SET keystore_id = $1, updated_at = $2 WHERE id = 1 AND keystore_id IS NULL";
+
+pub(super) const STATEMENTS: &[Statement] = &[
+    LOAD,
+    LOAD_FOR_CHANGE,
+    Statement::same(INITIALISE),
+    Statement::same(UPDATE),
+    Statement::same(BIND_KEYSTORE),
+];
+
+/// The SSO system as the database keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SystemRecord {
+    /// Names this database for ever.
+    pub id: Uuid,
+    /// The keystore whose keys seal its values; `None` until a master first served it.
+    pub keystore_id: Option<Uuid>,
+    /// The settings of the system.
+    pub global: GlobalInfo,
+    /// When the row last changed.
+    pub updated_at: OffsetDateTime,
+}
+
+impl Storage {
+    /// The system; `None` while the database is new.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Corrupt`.
+    pub async fn system(&self) -> Result<Option<SystemRecord>, StorageError> {
+        load(&mut *self.reader().await?, self.dialect().pick(&LOAD)).await
+    }
+}
+
+impl Transaction {
+    /// The system, held against changes by others until the end of this transaction.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Corrupt`.
+    pub async fn lock_system(&mut self) -> Result<Option<SystemRecord>, StorageError> {
+        let statement = self.dialect().pick(&LOAD_FOR_CHANGE);
+        load(self.connection(), statement).await
+    }
+
+    /// Writes the row of a new system; `false` when there is one already, and nothing is done. Of
+    /// several servers that start at once exactly one gets `true`.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn initialise_system(
+        &mut self,
+        global: &GlobalInfo,
+        at: OffsetDateTime,
+    ) -> Result<bool, StorageError> {
+        let done = sqlx::query(INITIALISE)
+            .bind(Uuid::now_v7().to_string())
+            .bind(json(&global.sso_administrators.to_texts()))
+            .bind(json(&global.affiliate_administrators.to_texts()))
+            .bind(&*global.secret_server)
+            .bind(i64::from(global.audit_deleted_applications))
+            .bind(i64::from(global.audit_deleted_mappings))
+            .bind(i64::from(global.audit_credential_lookups))
+            .bind(i64::from(global.ticket_timeout))
+            .bind(i64::from(global.credential_cache_timeout))
+            .bind(i64::from(global.enabled))
+            .bind(micros(at))
+            .execute(self.connection())
+            .await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// Writes the settings of the system, the flag `enabled` included; `false` when the database is
+    /// new. Read them with [`Self::lock_system`] first, or a change of another is lost.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn update_system(
+        &mut self,
+        global: &GlobalInfo,
+        at: OffsetDateTime,
+    ) -> Result<bool, StorageError> {
+        let done = sqlx::query(UPDATE)
+            .bind(json(&global.sso_administrators.to_texts()))
+            .bind(json(&global.affiliate_administrators.to_texts()))
+            .bind(&*global.secret_server)
+            .bind(i64::from(global.audit_deleted_applications))
+            .bind(i64::from(global.audit_deleted_mappings))
+            .bind(i64::from(global.audit_credential_lookups))
+            .bind(i64::from(global.ticket_timeout))
+            .bind(i64::from(global.credential_cache_timeout))
+            .bind(i64::from(global.enabled))
+            .bind(micros(at))
+            .execute(self.connection())
+            .await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// Binds the database to a keystore, once and for all; `false` when it is bound already, be it
+    /// to the same one.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn bind_keystore(
+        &mut self,
+        keystore_id: Uuid,
+        at: OffsetDateTime,
+    ) -> Result<bool, StorageError> {
+        let done = sqlx::query(BIND_KEYSTORE)
+            .bind(keystore_id.to_string())
+            .bind(micros(at))
+            .execute(self.connection())
+            .await?;
+        Ok(done.rows_affected() > 0)
+    }
+}
+
+async fn load(
+    connection: &mut AnyConnection,
+    statement: &'static str,
+) -> Result<Option<SystemRecord>, StorageError> {
+    let rows = sqlx::query(statement).fetch_all(connection).await?;
+    rows.first().map(parse).transpose()
+}
+
+fn parse(row: &AnyRow) -> Result<SystemRecord, StorageError> {
+    let columns = Columns::named("system", row, "the only row");
+    let accounts = |column: &str| {
+        Accounts::parse(&columns.list(column)?)
+            .map_err(|error| columns.corrupt(format!("column {column}: {error}")))
+    };
+    Ok(SystemRecord {
+        id: columns.uuid("system_id")?,
+        keystore_id: columns.optional_uuid("keystore_id")?,
+        global: GlobalInfo {
+            sso_administrators: accounts("sso_administrators")?,
+            affiliate_administrators: accounts("affiliate_administrators")?,
+            secret_server: columns.text("secret_server")?,
+            audit_deleted_applications: columns.number("audit_deleted_applications")?,
+            audit_deleted_mappings: columns.number("audit_deleted_mappings")?,
+            audit_credential_lookups: columns.number("audit_credential_lookups")?,
+            ticket_timeout: columns.number("ticket_timeout")?,
+            credential_cache_timeout: columns.number("credential_cache_timeout")?,
+            enabled: columns.flag("enabled")?,
+        },
+        updated_at: columns.time("updated_at")?,
+    })
+}

@@ -1,0 +1,71 @@
+//! Transactions: everything that writes goes through one.
+
+use std::time::Duration;
+
+use sqlx::{AnyConnection, any::Any};
+use sso_core::clock::Clock;
+
+use super::{Dialect, Storage, StorageError};
+
+/// A transaction open for longer is undone at its commit. The change feed waits for a missing
+/// number longer than this and the limits of PostgreSQL statements together (see `changes`).
+pub(super) const LONGEST: Duration = Duration::from_secs(20);
+
+/// A transaction that writes. Dropped without [`Transaction::commit`], it is undone.
+#[must_use = "a transaction that is not committed is undone"]
+pub struct Transaction {
+    inner: sqlx::Transaction<'static, Any>,
+    dialect: Dialect,
+    clock: Clock,
+    begun: Duration,
+}
+
+impl Storage {
+    /// Begins a transaction. On SQLite it is the only writer from here to its end.
+    ///
+    /// # Errors
+    /// `Unavailable` when no connection is free in time or the database does not answer.
+    pub async fn begin(&self) -> Result<Transaction, StorageError> {
+        let inner = self.writers.begin_with(self.dialect.begin_write()).await?;
+        let (clock, dialect) = (self.clock.clone(), self.dialect);
+        let begun = clock.instant();
+        Ok(Transaction { inner, dialect, clock, begun })
+    }
+}
+
+impl Transaction {
+    /// Makes everything durable and visible. Only when this returned `Ok` is anything stored.
+    ///
+    /// # Errors
+    /// `TooSlow` when the transaction was open for too long, and nothing was stored; `Unavailable`
+    /// when the answer got lost, and it is not known whether it was stored.
+    pub async fn commit(self) -> Result<(), StorageError> {
+        if self.clock.instant().saturating_sub(self.begun) > LONGEST {
+            self.rollback().await?;
+            return Err(StorageError::TooSlow(LONGEST.as_secs()));
+        }
+        Ok(self.inner.commit().await?)
+    }
+
+    /// Undoes everything, and waits until that is done.
+    ///
+    /// # Errors
+    /// `Unavailable` when the connection was lost; the database then undoes it by itself.
+    pub async fn rollback(self) -> Result<(), StorageError> {
+        Ok(self.inner.rollback().await?)
+    }
+
+    pub(super) fn connection(&mut self) -> &mut AnyConnection {
+        &mut self.inner
+    }
+
+    pub(super) fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+}
+
+impl std::fmt::Debug for Transaction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Transaction").field("dialect", &self.dialect).finish_non_exhaustive()
+    }
+}
