@@ -1,0 +1,182 @@
+//! `sso status`: the server that answers, its keys, and who the caller is to it.
+
+use serde::Serialize;
+use sso_client::v1::{GetServerStatusResponse, MasterSecretStatus};
+
+use super::{
+    Service,
+    shown::{master_secret_state, or_dash, time},
+};
+use crate::{failure::Failure, output::Output};
+
+#[derive(Debug, Serialize)]
+struct StatusDocument {
+    server: String,
+    address: String,
+    version: String,
+    started_at: Option<String>,
+    server_time: Option<String>,
+    database: String,
+    schema_version: u32,
+    system_enabled: bool,
+    master_secret: MasterSecretDocument,
+    caller: CallerDocument,
+}
+
+#[derive(Debug, Serialize)]
+struct MasterSecretDocument {
+    state: &'static str,
+    master: String,
+    generations: Vec<GenerationDocument>,
+    last_confirmed_at: Option<String>,
+    read_lease_until: Option<String>,
+    write_lease_until: Option<String>,
+    last_error: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct GenerationDocument {
+    generation: u32,
+    fingerprint: String,
+    active: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct CallerDocument {
+    account: String,
+    groups: Vec<String>,
+    sso_administrator: bool,
+    affiliate_administrator: bool,
+}
+
+pub(crate) async fn run(service: &Service<'_>, output: &Output) -> Result<(), Failure> {
+    let client = service.connect()?;
+    let status = client.system().status().await?;
+    let status = document(status, client.addr());
+    output.document(&status, |output| output.pairs(pairs(&status)))?;
+    if status.master_secret.state == "read_only" {
+        output.warn(None, "the master secret server is not reachable: reads only");
+    }
+    Ok(())
+}
+
+fn document(status: GetServerStatusResponse, address: &str) -> StatusDocument {
+    let caller = status.caller.unwrap_or_default();
+    StatusDocument {
+        server: status.server,
+        address: address.to_owned(),
+        version: status.version,
+        started_at: time(status.started_at.as_ref()),
+        server_time: time(status.server_time.as_ref()),
+        database: status.database,
+        schema_version: status.schema_version,
+        system_enabled: status.system_enabled,
+        master_secret: master_secret(status.master_secret.unwrap_or_default()),
+        caller: CallerDocument {
+            account: caller.account,
+            groups: caller.groups,
+            sso_administrator: caller.sso_administrator,
+            affiliate_administrator: caller.affiliate_administrator,
+        },
+    }
+}
+
+fn master_secret(status: MasterSecretStatus) -> MasterSecretDocument {
+    MasterSecretDocument {
+        state: master_secret_state(status.state),
+        master: status.master,
+        generations: status
+            .generations
+            .into_iter()
+            .map(|generation| GenerationDocument {
+                generation: generation.generation,
+                fingerprint: generation.fingerprint,
+                active: generation.active,
+            })
+            .collect(),
+        last_confirmed_at: time(status.last_confirmed_at.as_ref()),
+        read_lease_until: time(status.read_lease_until.as_ref()),
+        write_lease_until: time(status.write_lease_until.as_ref()),
+        last_error: Some(status.last_error).filter(|error| !error.is_empty()),
+    }
+}
+
+fn pairs(status: &StatusDocument) -> Vec<(&'static str, String)> {
+    let secret = &status.master_secret;
+    let caller = &status.caller;
+    let at = |time: &Option<String>| or_dash(time.as_deref().unwrap_or_default());
+    let generations = secret.generations.iter().map(|generation| {
+        let active = if generation.active { " active" } else { "" };
+        format!("{} ({}{active})", generation.generation, generation.fingerprint)
+    });
+    let mut roles = Vec::new();
+    if caller.sso_administrator {
+        roles.push("SSO administrator");
+    }
+    if caller.affiliate_administrator {
+        roles.push("affiliate administrator");
+    }
+    let mut pairs = vec![
+        ("server", status.server.clone()),
+        ("address", status.address.clone()),
+        ("version", status.version.clone()),
+        ("started", at(&status.started_at)),
+        ("server time", at(&status.server_time)),
+        ("database", format!("{}, schema {}", status.database, status.schema_version)),
+        ("system", if status.system_enabled { "enabled" } else { "disabled" }.to_owned()),
+        ("master", or_dash(&secret.master)),
+        ("master secret", secret.state.to_owned()),
+        ("generations", or_dash(&generations.collect::<Vec<_>>().join(", "))),
+        ("last confirmed", at(&secret.last_confirmed_at)),
+        ("reads until", at(&secret.read_lease_until)),
+        ("writes until", at(&secret.write_lease_until)),
+    ];
+    if let Some(error) = &secret.last_error {
+        pairs.push(("last error", error.clone()));
+    }
+    pairs.push(("you", caller.account.clone()));
+    pairs.push(("your groups", or_dash(&caller.groups.join(", "))));
+    pairs.push(("your roles", or_dash(&roles.join(", "))));
+    pairs
+}
+
+#[cfg(test)]
+mod tests {
+    use sso_client::v1::{CallerStatus, GenerationStatus};
+
+    use super::*;
+
+    #[test]
+    fn status_as_document_and_pairs() {
+        let status = GetServerStatusResponse {
+            server: "sso-server-1".into(),
+            database: "sqlite".into(),
+            schema_version: 1,
+            system_enabled: true,
+            master_secret: Some(MasterSecretStatus {
+                state: 1,
+                generations: vec![GenerationStatus {
+                    generation: 1,
+                    fingerprint: "9f2c".into(),
+                    active: true,
+                }],
+                ..Default::default()
+            }),
+            caller: Some(CallerStatus {
+                account: r"DEV\admin".into(),
+                sso_administrator: true,
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let document = document(status, "https://a:1");
+        let json = serde_json::to_value(&document).unwrap();
+        assert_eq!(json["master_secret"]["state"], "current");
+        assert_eq!(json["master_secret"]["last_error"], serde_json::Value::Null);
+        assert_eq!(json["caller"]["account"], r"DEV\admin");
+        let pairs = pairs(&document);
+        assert!(pairs.contains(&("generations", "1 (9f2c active)".into())));
+        assert!(pairs.contains(&("your roles", "SSO administrator".into())));
+        assert!(!pairs.iter().any(|(name, _)| *name == "last error"));
+    }
+}

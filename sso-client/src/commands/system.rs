@@ -1,0 +1,226 @@
+//! `sso system`: global information and the switch of the whole system.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueHint};
+use serde::Serialize;
+use sso_client::{
+    v1::GlobalInfo,
+    xml::{GlobalInfoUpdate, parse_global_info},
+};
+
+use super::{
+    Service, confirm, read_file,
+    shown::{or_dash, yes},
+};
+use crate::{failure::Failure, output::Output};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SystemCommand {
+    /// Show the global information
+    Info,
+    /// Change the global information
+    Update(UpdateArgs),
+    /// Enable the whole system
+    Enable,
+    /// Disable the whole system: everything but its administration is refused, data are kept
+    Disable {
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The two account lists change only while the system is disabled; you must stay in the new SSO
+administrator accounts. A file has the elements of the reference product:
+  <sso><globalInfo><ticketTimeout>10</ticketTimeout></globalInfo></sso>
+
+Examples:
+  sso system update --file global-info.xml
+  sso system update --ticket-timeout 10 --credential-cache-timeout 30
+  sso system update --sso-administrators 'CORP\\SSO Administrators'")]
+pub(crate) struct UpdateArgs {
+    /// XML file with a <globalInfo> element; only what it holds is changed
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "values")]
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    values: UpdateValues,
+}
+
+#[derive(Clone, Debug, Args)]
+#[group(id = "values", multiple = true)]
+struct UpdateValues {
+    /// Account of the SSO administrators; may be repeated, replaces the list
+    #[arg(long, value_name = "ACCOUNT")]
+    sso_administrators: Vec<String>,
+    /// Account of the SSO affiliate administrators; may be repeated, replaces the list
+    #[arg(long, value_name = "ACCOUNT")]
+    affiliate_administrators: Vec<String>,
+    /// Records of deleted applications that are kept
+    #[arg(long, value_name = "COUNT")]
+    audit_deleted_applications: Option<u32>,
+    /// Records of deleted mappings that are kept
+    #[arg(long, value_name = "COUNT")]
+    audit_deleted_mappings: Option<u32>,
+    /// Records of credential look-ups that are kept
+    #[arg(long, value_name = "COUNT")]
+    audit_credential_lookups: Option<u32>,
+    /// Minutes a ticket is good for, 1 to 525600
+    #[arg(long, value_name = "MINUTES")]
+    ticket_timeout: Option<u32>,
+    /// Minutes a server keeps sealed credentials in memory, 0 (off) to 525600
+    #[arg(long, value_name = "MINUTES")]
+    credential_cache_timeout: Option<u32>,
+}
+
+#[derive(Debug, Serialize)]
+struct InfoDocument {
+    enabled: bool,
+    sso_administrators: Vec<String>,
+    affiliate_administrators: Vec<String>,
+    secret_server: String,
+    audit_deleted_applications: u32,
+    audit_deleted_mappings: u32,
+    audit_credential_lookups: u32,
+    ticket_timeout: u32,
+    credential_cache_timeout: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct SwitchDocument {
+    enabled: bool,
+}
+
+pub(crate) async fn run(
+    command: SystemCommand,
+    service: &Service<'_>,
+    output: &Output,
+) -> Result<(), Failure> {
+    match command {
+        SystemCommand::Info => show(service.connect()?.system().info().await?, output),
+        SystemCommand::Update(args) => {
+            let (info, paths) = masked(changes(args)?)?;
+            show(service.connect()?.system().update(info, &paths).await?, output)
+        }
+        SystemCommand::Enable => {
+            service.connect()?.system().enable().await?;
+            switched(true, output)
+        }
+        SystemCommand::Disable { yes } => {
+            confirm("Disable the whole SSO system for everybody?", yes)?;
+            service.connect()?.system().disable().await?;
+            switched(false, output)
+        }
+    }
+}
+
+fn switched(enabled: bool, output: &Output) -> Result<(), Failure> {
+    output.document(&SwitchDocument { enabled }, |output| {
+        output.line(if enabled { "the system is enabled" } else { "the system is disabled" })
+    })
+}
+
+fn changes(args: UpdateArgs) -> Result<GlobalInfoUpdate, Failure> {
+    if let Some(file) = &args.file {
+        let bytes = read_file(file)?;
+        return parse_global_info(&bytes).map_err(|error| Failure::xml(file, &error));
+    }
+    let list = |accounts: Vec<String>| Some(accounts).filter(|accounts| !accounts.is_empty());
+    let values = args.values;
+    Ok(GlobalInfoUpdate {
+        sso_administrators: list(values.sso_administrators),
+        affiliate_administrators: list(values.affiliate_administrators),
+        secret_server: None,
+        audit_deleted_applications: values.audit_deleted_applications,
+        audit_deleted_mappings: values.audit_deleted_mappings,
+        audit_credential_lookups: values.audit_credential_lookups,
+        ticket_timeout: values.ticket_timeout,
+        credential_cache_timeout: values.credential_cache_timeout,
+    })
+}
+
+/// The message and the paths of what it changes.
+fn masked(update: GlobalInfoUpdate) -> Result<(GlobalInfo, Vec<&'static str>), Failure> {
+    if update.secret_server.is_some() {
+        return Err(Failure::refused(
+            "the master secret server is not part of what can be updated",
+            "name another one in the settings of each server ([master] url), and leave \
+             <secretServer> out of the file",
+        ));
+    }
+    let paths: Vec<_> = [
+        ("sso_administrators", update.sso_administrators.is_some()),
+        ("affiliate_administrators", update.affiliate_administrators.is_some()),
+        ("audit_deleted_applications", update.audit_deleted_applications.is_some()),
+        ("audit_deleted_mappings", update.audit_deleted_mappings.is_some()),
+        ("audit_credential_lookups", update.audit_credential_lookups.is_some()),
+        ("ticket_timeout", update.ticket_timeout.is_some()),
+        ("credential_cache_timeout", update.credential_cache_timeout.is_some()),
+    ]
+    .into_iter()
+    .filter_map(|(path, given)| given.then_some(path))
+    .collect();
+    if paths.is_empty() {
+        return Err(Failure::usage_hint("nothing to change", "see sso system update --help"));
+    }
+    let info = GlobalInfo {
+        sso_administrators: update.sso_administrators.unwrap_or_default(),
+        affiliate_administrators: update.affiliate_administrators.unwrap_or_default(),
+        secret_server: String::new(),
+        audit_deleted_applications: update.audit_deleted_applications.unwrap_or_default(),
+        audit_deleted_mappings: update.audit_deleted_mappings.unwrap_or_default(),
+        audit_credential_lookups: update.audit_credential_lookups.unwrap_or_default(),
+        ticket_timeout: update.ticket_timeout.unwrap_or_default(),
+        credential_cache_timeout: update.credential_cache_timeout.unwrap_or_default(),
+        enabled: false,
+    };
+    Ok((info, paths))
+}
+
+fn show(info: GlobalInfo, output: &Output) -> Result<(), Failure> {
+    let info = InfoDocument {
+        enabled: info.enabled,
+        sso_administrators: info.sso_administrators,
+        affiliate_administrators: info.affiliate_administrators,
+        secret_server: info.secret_server,
+        audit_deleted_applications: info.audit_deleted_applications,
+        audit_deleted_mappings: info.audit_deleted_mappings,
+        audit_credential_lookups: info.audit_credential_lookups,
+        ticket_timeout: info.ticket_timeout,
+        credential_cache_timeout: info.credential_cache_timeout,
+    };
+    output.document(&info, |output| {
+        output.pairs(vec![
+            ("enabled", yes(info.enabled)),
+            ("SSO administrators", or_dash(&info.sso_administrators.join("; "))),
+            ("affiliate administrators", or_dash(&info.affiliate_administrators.join("; "))),
+            ("master secret server", or_dash(&info.secret_server)),
+            ("kept: deleted applications", info.audit_deleted_applications.to_string()),
+            ("kept: deleted mappings", info.audit_deleted_mappings.to_string()),
+            ("kept: credential look-ups", info.audit_credential_lookups.to_string()),
+            ("ticket timeout", format!("{} min", info.ticket_timeout)),
+            ("credential cache timeout", format!("{} min", info.credential_cache_timeout)),
+        ])
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_given_is_in_the_mask() {
+        let update = GlobalInfoUpdate { ticket_timeout: Some(10), ..Default::default() };
+        let (info, paths) = masked(update).unwrap();
+        assert_eq!((info.ticket_timeout, paths), (10, vec!["ticket_timeout"]));
+        assert_eq!(masked(GlobalInfoUpdate::default()).unwrap_err().exit_code(), 2);
+    }
+
+    #[test]
+    fn the_master_is_not_moved_by_a_file() {
+        let update = GlobalInfoUpdate { secret_server: Some("x".into()), ..Default::default() };
+        assert_eq!(masked(update).unwrap_err().exit_code(), 1);
+    }
+}

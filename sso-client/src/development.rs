@@ -1,0 +1,28 @@
+//! A whole throw-away system on this machine: the real master secret server and SSO servers with
+//! settings, certificates and accounts of their own. `sso dev` and the whole-system tests start it.
+//!
+//! ```text
+//! DIR/tls/            authority, one certificate per program and per profile, all marked as development
+//! DIR/*.toml          settings of the programs, groups.toml, profiles.toml
+//! DIR/keystore.json   the master secret, wrapped by the passphrase in DIR/master.passphrase
+//! DIR/sso.db          the database, unless another one is named
+//! DIR/logs/           what the programs say
+//! ```
+//!
+//! Ports are chosen anew each time; identities, keys and data stay.
+
+mod error;
+mod installation;
+mod material;
+mod ports;
+mod process;
+mod programs;
+mod readiness;
+mod settings;
+
+pub use error::DevelopmentError;
+pub use installation::{Installation, Options, Timing};
+pub use material::{ACCOUNTS, DOMAIN};
+pub use process::Process;
+pub use programs::Programs;
+pub use readiness::Probe;

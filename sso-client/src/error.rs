@@ -1,0 +1,334 @@
+//! Errors by what the caller can do about them.
+
+use sso_core::{connector, exit::Exit, tls::TlsError};
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+/// Why the service refused, as it said it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Stable name, such as `APPLICATION_NOT_FOUND`; the gRPC code where the answer has no reason.
+    pub reason: String,
+    /// Event number of the reference product, where there is one.
+    pub event: Option<u32>,
+    /// What was wrong, in words.
+    pub message: String,
+    /// Names the request in the server's log and audit; may be empty.
+    pub request_id: String,
+}
+
+/// What went wrong with a call.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The caller may not do this. Ask for the role, or call as somebody else.
+    #[error("{}", .0.message)]
+    Denied(Refusal),
+    /// There is no such thing. Check the name.
+    #[error("{}", .0.message)]
+    NotFound(Refusal),
+    /// The request makes no sense to the service. Change it.
+    #[error("{}", .0.message)]
+    Invalid(Refusal),
+    /// Somebody was there before: it exists, or it changed meanwhile. Read again, then decide.
+    #[error("{}", .0.message)]
+    Conflict(Refusal),
+    /// The state does not allow it: disabled, or of another type. Change the state first.
+    #[error("{}", .0.message)]
+    Precondition(Refusal),
+    /// The service answers, but cannot do this now. Try again later.
+    #[error("{}", .0.message)]
+    Unavailable(Refusal),
+    /// A stored value does not open. Restore it from a backup or write it anew.
+    #[error("{}", .0.message)]
+    Damaged(Refusal),
+    /// A fault of the service. Report it with the request id.
+    #[error("{}", .0.message)]
+    Fault(Refusal),
+    /// No answer came: no connection, refused certificate, deadline. Whether a change was made is
+    /// unknown if the connection broke behind the request.
+    #[error("{addr}: {reason}")]
+    Unreachable {
+        /// The address that was called.
+        addr: String,
+        /// What happened, in words.
+        reason: String,
+        /// Whether one side refuses the other's certificate; trying again does not cure that.
+        trust: bool,
+    },
+    /// Address or certificate files of the profile are not usable.
+    #[error(transparent)]
+    Settings(#[from] TlsError),
+}
+
+impl ClientError {
+    /// Sorts what a call came back with.
+    pub(crate) fn from_status(status: &Status, addr: &str) -> Self {
+        if let Some(refusal) = refusal_of(status) {
+            return Self::from_refusal(status.code(), refusal);
+        }
+        let reason = connector::transport_reason(status);
+        if reason.is_some() || std::error::Error::source(status).is_some() || is_cut(status) {
+            return Self::Unreachable {
+                addr: addr.to_owned(),
+                reason: reason.unwrap_or_else(|| without_reason(status)),
+                trust: connector::is_trust_failure(status),
+            };
+        }
+        let refusal = Refusal {
+            reason: code_name(status.code()).to_owned(),
+            event: None,
+            message: match status.message() {
+                "" => format!("the server answered {} without a message", code_name(status.code())),
+                message => message.to_owned(),
+            },
+            request_id: String::new(),
+        };
+        Self::from_refusal(status.code(), refusal)
+    }
+
+    /// Sorts a refusal by its gRPC code.
+    pub(crate) fn from_refusal(code: Code, refusal: Refusal) -> Self {
+        match code {
+            Code::PermissionDenied | Code::Unauthenticated => Self::Denied(refusal),
+            Code::NotFound => Self::NotFound(refusal),
+            Code::InvalidArgument | Code::OutOfRange => Self::Invalid(refusal),
+            Code::AlreadyExists | Code::Aborted => Self::Conflict(refusal),
+            Code::FailedPrecondition | Code::Unimplemented => Self::Precondition(refusal),
+            Code::Unavailable
+            | Code::ResourceExhausted
+            | Code::DeadlineExceeded
+            | Code::Cancelled => Self::Unavailable(refusal),
+            Code::DataLoss => Self::Damaged(refusal),
+            Code::Internal | Code::Unknown | Code::Ok => Self::Fault(refusal),
+        }
+    }
+
+    /// An answer that lacks a part the contract promises.
+    pub(crate) fn incomplete(part: &str) -> Self {
+        Self::Fault(Refusal {
+            reason: "INCOMPLETE_ANSWER".to_owned(),
+            event: None,
+            message: format!("the server's answer lacks '{part}'"),
+            request_id: String::new(),
+        })
+    }
+
+    /// What the service said; `None` when no answer of the service came.
+    #[must_use]
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::Denied(refusal)
+            | Self::NotFound(refusal)
+            | Self::Invalid(refusal)
+            | Self::Conflict(refusal)
+            | Self::Precondition(refusal)
+            | Self::Unavailable(refusal)
+            | Self::Damaged(refusal)
+            | Self::Fault(refusal) => Some(refusal),
+            Self::Unreachable { .. } | Self::Settings(_) => None,
+        }
+    }
+
+    /// Stable word for this kind of error.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Denied(_) => "denied",
+            Self::NotFound(_) => "not_found",
+            Self::Invalid(_) => "invalid",
+            Self::Conflict(_) => "conflict",
+            Self::Precondition(_) => "precondition",
+            Self::Unavailable(_) => "unavailable",
+            Self::Damaged(_) => "damaged",
+            Self::Fault(_) => "fault",
+            Self::Unreachable { .. } => "unreachable",
+            Self::Settings(_) => "settings",
+        }
+    }
+
+    /// The exit code of a program that ends with this error: 1 refused, 64 settings, 69 unavailable,
+    /// 77 denied.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Denied(_) => Exit::Denied.code(),
+            Self::NotFound(_)
+            | Self::Invalid(_)
+            | Self::Conflict(_)
+            | Self::Precondition(_)
+            | Self::Damaged(_)
+            | Self::Fault(_) => Exit::Refused.code(),
+            Self::Unavailable(_) | Self::Unreachable { .. } => Exit::Unavailable.code(),
+            Self::Settings(_) => Exit::Settings.code(),
+        }
+    }
+
+    /// What to do next, where that is known.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Unreachable { trust: true, .. } => {
+                Some("check --ca, --cert and --key; both sides must use the same authority")
+            }
+            Self::Unreachable { trust: false, .. } => {
+                Some("check the address, and that the server runs")
+            }
+            Self::Settings(_) => None,
+            Self::Denied(_)
+            | Self::NotFound(_)
+            | Self::Invalid(_)
+            | Self::Conflict(_)
+            | Self::Precondition(_)
+            | Self::Unavailable(_)
+            | Self::Damaged(_)
+            | Self::Fault(_) => self.refusal().and_then(|refusal| hint(&refusal.reason)),
+        }
+    }
+}
+
+fn refusal_of(status: &Status) -> Option<Refusal> {
+    let info = status.get_details_error_info()?;
+    Some(Refusal {
+        event: info.metadata.get("event").and_then(|event| event.parse().ok()),
+        request_id: info.metadata.get("request_id").cloned().unwrap_or_default(),
+        reason: info.reason,
+        message: status.message().to_owned(),
+    })
+}
+
+/// Codes that the transport itself answers with when a call is cut off or too late.
+fn is_cut(status: &Status) -> bool {
+    matches!(status.code(), Code::Cancelled | Code::DeadlineExceeded)
+}
+
+fn without_reason(status: &Status) -> String {
+    match is_cut(status) {
+        true => "the deadline passed before an answer came".to_owned(),
+        false => format!("the connection failed ({})", innermost(status)),
+    }
+}
+
+/// The deepest cause in words; the outer ones only say "transport error".
+fn innermost(status: &Status) -> String {
+    let mut words = status.message().to_owned();
+    let mut next = std::error::Error::source(status);
+    while let Some(error) = next {
+        words = error.to_string();
+        next = error.source();
+    }
+    words
+}
+
+fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+fn hint(reason: &str) -> Option<&'static str> {
+    Some(match reason {
+        "NOT_AUTHENTICATED" => {
+            "the server's settings ([[identity.certificate]]) must turn this certificate into an account"
+        }
+        "NOT_SSO_ADMINISTRATOR"
+        | "NOT_AFFILIATE_ADMINISTRATOR"
+        | "NOT_APPLICATION_ADMINISTRATOR"
+        | "NOT_APPLICATION_USER" => "'sso status' shows your account and groups",
+        "APPLICATION_NOT_FOUND" => "'sso app list' shows the applications you have a role in",
+        "CONFIGURATION_NOT_FOUND" => "'sso config list APP' shows the identifiers that are set",
+        "REVISION_NOT_FOUND" => "'sso config history' shows the revisions that are kept",
+        "UNKNOWN_FIELD" => "'sso app show APP' lists the fields; 'sso app add-field' adds one",
+        "VALUES_INCOMPLETE" => {
+            "'sso app show APP' lists the fields; give a value for each but field 0"
+        }
+        "REVISION_STALE" => "read it again ('sso config get') and repeat with the new revision",
+        "APPLICATION_DISABLED" => "'sso app enable APP'",
+        "SYSTEM_DISABLED" => "'sso system enable'",
+        "SYSTEM_NOT_DISABLED" => "'sso system disable' first, and enable it again afterwards",
+        "IMMUTABLE" => "what cannot change: export, delete and create the application again",
+        "MASTER_UNREACHABLE" | "MASTER_SECRET_EXPIRED" | "MASTER_SECRET_MISSING" => {
+            "'sso status' shows what the server knows of its master; start sso-master or the network to it"
+        }
+        "MASTER_SECRET_FOREIGN" => "the server's settings name the master of another system",
+        "OVERLOADED" | "DATABASE_UNAVAILABLE" | "AUDIT_UNAVAILABLE" => {
+            "nothing was done; try again later"
+        }
+        "SEALED_VALUE_DAMAGED" | "GENERATION_MISSING" => {
+            "write the value anew, or restore the database or the master secret from a backup"
+        }
+        "INTERNAL" => "the server's log has more under this request id",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use sso_proto::Reason;
+
+    use super::*;
+
+    #[test]
+    fn every_reason_has_a_kind_and_an_exit_code() {
+        for &reason in Reason::ALL {
+            let refusal =
+                sso_proto::Refusal { reason, message: "words".into(), request_id: "id-1".into() };
+            let error = ClientError::from_status(&refusal.into_status(), "https://a:1");
+            let refusal = error.refusal().unwrap();
+            assert_eq!(refusal.reason, reason.as_str());
+            assert_eq!(refusal.event, reason.event());
+            assert_eq!((refusal.message.as_str(), refusal.request_id.as_str()), ("words", "id-1"));
+            let code = reason.code();
+            let denied = matches!(code, Code::PermissionDenied | Code::Unauthenticated);
+            let unavailable = matches!(code, Code::Unavailable | Code::ResourceExhausted);
+            let expected = if denied {
+                77
+            } else if unavailable {
+                69
+            } else {
+                1
+            };
+            assert_eq!(error.exit_code(), expected, "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn every_code_without_a_reason_has_a_kind() {
+        for number in 0..=16 {
+            let code = Code::from_i32(number);
+            let error = ClientError::from_status(&Status::new(code, ""), "https://a:1");
+            assert!(!error.to_string().is_empty());
+            if matches!(code, Code::Cancelled | Code::DeadlineExceeded) {
+                assert_eq!(error.kind(), "unreachable");
+            } else {
+                assert_eq!(error.refusal().unwrap().reason, code_name(code));
+            }
+        }
+    }
+
+    #[test]
+    fn a_transport_failure_is_unreachable() {
+        let cause = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let status = Status::from_error(Box::new(cause));
+        let error = ClientError::from_status(&status, "https://a:1");
+        assert!(matches!(&error, ClientError::Unreachable { trust: false, .. }), "{error:?}");
+        assert_eq!(error.exit_code(), 69);
+        assert!(error.to_string().starts_with("https://a:1: "), "{error}");
+    }
+}

@@ -1,0 +1,399 @@
+//! Where the service is and who calls: profiles. The only room of this crate that reads the
+//! environment.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+use sso_core::{
+    settings::{self, SettingsError},
+    tls::TlsSettings,
+};
+
+/// An address and the files that prove who calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// `https://HOST:PORT`
+    pub addr: String,
+    /// PEM file of the authorities the server's certificate may come from.
+    pub ca: PathBuf,
+    /// PEM file of the caller's certificate chain.
+    pub cert: PathBuf,
+    /// PEM file of the caller's private key; no other user may read it.
+    pub key: PathBuf,
+    /// Whether certificates made by `sso dev` are accepted. Only for development.
+    pub allow_development: bool,
+}
+
+/// What stands on the command line; it goes before everything else.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// Name of a profile.
+    pub profile: Option<String>,
+    /// `https://HOST:PORT`
+    pub addr: Option<String>,
+    /// PEM file.
+    pub ca: Option<PathBuf>,
+    /// PEM file.
+    pub cert: Option<PathBuf>,
+    /// PEM file.
+    pub key: Option<PathBuf>,
+}
+
+/// What the environment says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Environment {
+    /// `SSO_PROFILE`
+    pub profile: Option<String>,
+    /// `SSO_ADDR`
+    pub addr: Option<String>,
+    /// `SSO_CA`
+    pub ca: Option<PathBuf>,
+    /// `SSO_CERT`
+    pub cert: Option<PathBuf>,
+    /// `SSO_KEY`
+    pub key: Option<PathBuf>,
+    /// `SSO_CONFIG`: the profiles file.
+    pub config: Option<PathBuf>,
+    /// `XDG_CONFIG_HOME`
+    pub config_home: Option<PathBuf>,
+    /// `HOME`
+    pub home: Option<PathBuf>,
+    /// Whether `NO_COLOR` is set to anything.
+    pub no_color: bool,
+}
+
+/// Why no profile could be put together.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProfileError {
+    /// The profiles file is missing although it is needed, or malformed.
+    #[error(transparent)]
+    File(#[from] SettingsError),
+    /// A profile was named, but no profiles file is to be found.
+    #[error("profile '{0}' was named, but there is no profiles file (set SSO_CONFIG)")]
+    NoFile(String),
+    /// The profiles file has no such profile.
+    #[error("{}: there is no profile '{name}'; there are: {known}", file.display())]
+    Unknown {
+        /// The profiles file.
+        file: PathBuf,
+        /// The profile that was asked for.
+        name: String,
+        /// The names it has.
+        known: String,
+    },
+    /// Nothing says this.
+    #[error(
+        "no {what}: give --{option}, a profile (--profile or SSO_PROFILE) that has it, or {variable}"
+    )]
+    Missing {
+        /// What is missing, in words.
+        what: &'static str,
+        /// The option that gives it.
+        option: &'static str,
+        /// The environment variable that gives it.
+        variable: &'static str,
+    },
+    /// A variable of the environment is not text.
+    #[error("{0} is not UTF-8")]
+    NotText(&'static str),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProfilesFile {
+    default: Option<String>,
+    #[serde(default)]
+    profile: BTreeMap<String, ProfileEntry>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProfileEntry {
+    addr: Option<String>,
+    ca: Option<PathBuf>,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+    #[serde(default)]
+    allow_development: bool,
+}
+
+impl Profile {
+    /// A profile from its parts.
+    #[must_use]
+    pub fn new(
+        addr: impl Into<String>,
+        ca: impl Into<PathBuf>,
+        cert: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+    ) -> Self {
+        Self {
+            addr: addr.into(),
+            ca: ca.into(),
+            cert: cert.into(),
+            key: key.into(),
+            allow_development: false,
+        }
+    }
+
+    /// The profile of this name, or the one that the environment chooses, exactly as the `sso`
+    /// command does it.
+    ///
+    /// # Errors
+    /// See [`ProfileError`].
+    pub fn load(name: Option<&str>) -> Result<Self, ProfileError> {
+        let overrides = Overrides { profile: name.map(str::to_owned), ..Overrides::default() };
+        Self::resolve(&overrides, &Environment::read())
+    }
+
+    /// Puts a profile together. For each item the first that has it wins: the command line, the
+    /// profile named there or by `SSO_PROFILE`, the `SSO_…` variables, the default profile.
+    ///
+    /// # Errors
+    /// See [`ProfileError`].
+    pub fn resolve(overrides: &Overrides, environment: &Environment) -> Result<Self, ProfileError> {
+        let name = overrides.profile.clone().or_else(|| environment.profile.clone());
+        let (named, default) = match name {
+            Some(name) => (environment.named(&name)?, ProfileEntry::default()),
+            None => (ProfileEntry::default(), environment.default_profile()?),
+        };
+        let path = |flag: &Option<PathBuf>, named: Option<PathBuf>, variable: &Option<PathBuf>| {
+            flag.clone().or(named).or_else(|| variable.clone())
+        };
+        let missing = |what, option, variable| ProfileError::Missing { what, option, variable };
+        Ok(Self {
+            addr: overrides
+                .addr
+                .clone()
+                .or(named.addr)
+                .or_else(|| environment.addr.clone())
+                .or(default.addr)
+                .ok_or_else(|| missing("address of a server", "addr", "SSO_ADDR"))?,
+            ca: path(&overrides.ca, named.ca, &environment.ca)
+                .or(default.ca)
+                .ok_or_else(|| missing("certificate authority", "ca", "SSO_CA"))?,
+            cert: path(&overrides.cert, named.cert, &environment.cert)
+                .or(default.cert)
+                .ok_or_else(|| missing("client certificate", "cert", "SSO_CERT"))?,
+            key: path(&overrides.key, named.key, &environment.key)
+                .or(default.key)
+                .ok_or_else(|| missing("private key", "key", "SSO_KEY"))?,
+            allow_development: named.allow_development || default.allow_development,
+        })
+    }
+
+    /// The same as the TLS room wants it.
+    pub(crate) fn tls(&self) -> TlsSettings {
+        TlsSettings {
+            certificate: self.cert.clone(),
+            key: self.key.clone(),
+            ca: self.ca.clone(),
+            crl: None,
+            allow_development: self.allow_development,
+        }
+    }
+}
+
+impl Environment {
+    /// What the environment of this process says. Empty variables count as unset.
+    #[must_use]
+    pub fn read() -> Self {
+        Self::from_lookup(variable)
+    }
+
+    fn from_lookup(lookup: impl Fn(&'static str) -> Option<OsString>) -> Self {
+        let text = |name| lookup(name).map(|value: OsString| value.to_string_lossy().into_owned());
+        let path = |name| lookup(name).map(PathBuf::from);
+        Self {
+            profile: text("SSO_PROFILE"),
+            addr: text("SSO_ADDR"),
+            ca: path("SSO_CA"),
+            cert: path("SSO_CERT"),
+            key: path("SSO_KEY"),
+            config: path("SSO_CONFIG"),
+            config_home: path("XDG_CONFIG_HOME"),
+            home: path("HOME"),
+            no_color: lookup("NO_COLOR").is_some(),
+        }
+    }
+
+    /// The profiles file, whether it exists or not.
+    #[must_use]
+    pub fn profiles_file(&self) -> Option<PathBuf> {
+        let below = |folder: &Path| folder.join("sso").join("profiles.toml");
+        self.config
+            .clone()
+            .or_else(|| self.config_home.as_deref().filter(|path| path.is_absolute()).map(below))
+            .or_else(|| self.home.as_deref().map(|home| below(&home.join(".config"))))
+    }
+
+    fn named(&self, name: &str) -> Result<ProfileEntry, ProfileError> {
+        let file = self.profiles_file().ok_or_else(|| ProfileError::NoFile(name.to_owned()))?;
+        entry(&file, settings::load(&file)?, name)
+    }
+
+    /// What the file says without being asked for a name; a missing file says nothing, unless
+    /// `SSO_CONFIG` points to it.
+    fn default_profile(&self) -> Result<ProfileEntry, ProfileError> {
+        let Some(file) = self.profiles_file() else { return Ok(ProfileEntry::default()) };
+        if self.config.is_none() && !file.exists() {
+            return Ok(ProfileEntry::default());
+        }
+        let profiles: ProfilesFile = settings::load(&file)?;
+        match profiles.default.clone() {
+            Some(name) => entry(&file, profiles, &name),
+            None => Ok(ProfileEntry::default()),
+        }
+    }
+}
+
+fn entry(
+    file: &Path,
+    mut profiles: ProfilesFile,
+    name: &str,
+) -> Result<ProfileEntry, ProfileError> {
+    let Some(entry) = profiles.profile.remove(name) else {
+        let known: Vec<_> = profiles.profile.keys().map(String::as_str).collect();
+        return Err(ProfileError::Unknown {
+            file: file.to_owned(),
+            name: name.to_owned(),
+            known: if known.is_empty() { "none".to_owned() } else { known.join(", ") },
+        });
+    };
+    let base = settings::base_of(file);
+    let resolve = |path: Option<PathBuf>| path.map(|path| settings::resolve(&base, &path));
+    Ok(ProfileEntry {
+        addr: entry.addr,
+        ca: resolve(entry.ca),
+        cert: resolve(entry.cert),
+        key: resolve(entry.key),
+        allow_development: entry.allow_development,
+    })
+}
+
+#[expect(clippy::disallowed_methods, reason = "the room of this crate that reads the environment")]
+fn variable(name: &'static str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = r#"
+version = 1
+default = "user"
+[profile.user]
+addr = "https://user.example:7400"
+ca = "ca.crt"
+cert = "user.crt"
+key = "/keys/user.key"
+[profile.admin]
+addr = "https://admin.example:7400"
+cert = "admin.crt"
+allow_development = true
+"#;
+
+    /// A folder with a profiles file, and the environment that points to it.
+    fn environment(extra: &[(&'static str, &str)]) -> (tempfile::TempDir, Environment) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("profiles.toml");
+        std::fs::write(&file, FILE).unwrap();
+        let extra: BTreeMap<_, _> = extra.iter().copied().collect();
+        let environment = Environment::from_lookup(|name| match name {
+            "SSO_CONFIG" => Some(file.clone().into_os_string()),
+            name => extra.get(name).map(OsString::from),
+        });
+        (folder, environment)
+    }
+
+    fn with_profile(name: &str) -> Overrides {
+        Overrides { profile: Some(name.to_owned()), ..Overrides::default() }
+    }
+
+    #[test]
+    fn the_default_profile_with_paths_relative_to_its_file() {
+        let (folder, environment) = environment(&[]);
+        let profile = Profile::resolve(&Overrides::default(), &environment).unwrap();
+        assert_eq!(profile.addr, "https://user.example:7400");
+        assert_eq!(profile.ca, folder.path().join("ca.crt"));
+        assert_eq!(profile.key, Path::new("/keys/user.key"));
+        assert!(!profile.allow_development);
+    }
+
+    #[test]
+    fn each_item_on_its_own_from_the_first_that_has_it() {
+        let (folder, environment) = environment(&[
+            ("SSO_PROFILE", "user"),
+            ("SSO_ADDR", "https://variable.example:1"),
+            ("SSO_CA", "/variable/ca"),
+            ("SSO_KEY", "/variable/key"),
+        ]);
+        let overrides = Overrides { key: Some("/flag/key".into()), ..with_profile("admin") };
+        let profile = Profile::resolve(&overrides, &environment).unwrap();
+        assert_eq!(profile.addr, "https://admin.example:7400", "a named profile beats a variable");
+        assert_eq!(profile.ca, Path::new("/variable/ca"), "what the profile lacks");
+        assert_eq!(profile.cert, folder.path().join("admin.crt"));
+        assert_eq!(profile.key, Path::new("/flag/key"), "a flag beats all");
+        assert!(profile.allow_development);
+
+        let profile = Profile::resolve(&Overrides::default(), &environment).unwrap();
+        assert_eq!(profile.addr, "https://user.example:7400", "SSO_PROFILE names a profile");
+    }
+
+    #[test]
+    fn variables_beat_the_default_profile() {
+        let (_folder, environment) = environment(&[("SSO_ADDR", "https://variable.example:1")]);
+        let profile = Profile::resolve(&Overrides::default(), &environment).unwrap();
+        assert_eq!(profile.addr, "https://variable.example:1");
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let environment = Environment::default();
+        let error = Profile::resolve(&Overrides::default(), &environment).unwrap_err();
+        assert!(error.to_string().contains("--addr"), "{error}");
+        let error = Profile::resolve(&with_profile("x"), &environment).unwrap_err();
+        assert!(matches!(error, ProfileError::NoFile(_)), "{error}");
+
+        let (_folder, environment) = self::environment(&[]);
+        let error = Profile::resolve(&with_profile("x"), &environment).unwrap_err().to_string();
+        assert!(error.contains("'x'") && error.contains("admin, user"), "{error}");
+        let error = Profile::resolve(&with_profile("admin"), &environment).unwrap_err().to_string();
+        assert!(error.contains("SSO_CA"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_is_pointed_to_must_be_there_and_strict() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("none.toml");
+        let environment = Environment { config: Some(file.clone()), ..Environment::default() };
+        assert!(matches!(
+            Profile::resolve(&Overrides::default(), &environment),
+            Err(ProfileError::File(_))
+        ));
+        std::fs::write(&file, "version = 1\n[profile.a]\nadress = \"x\"\n").unwrap();
+        let error = Profile::resolve(&Overrides::default(), &environment).unwrap_err().to_string();
+        assert!(error.contains("adress"), "{error}");
+    }
+
+    #[test]
+    fn where_the_file_is() {
+        let at = |environment: Environment| environment.profiles_file();
+        let home = Some(PathBuf::from("/home/u"));
+        assert_eq!(
+            at(Environment { home: home.clone(), ..Environment::default() }),
+            Some("/home/u/.config/sso/profiles.toml".into())
+        );
+        let config_home = Some(PathBuf::from("/cfg"));
+        assert_eq!(
+            at(Environment { home, config_home, ..Environment::default() }),
+            Some("/cfg/sso/profiles.toml".into())
+        );
+        assert_eq!(at(Environment::default()), None);
+    }
+}

@@ -1,0 +1,421 @@
+//! The service, its certificates and the gate in front of it.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use sso_client::{
+    Client, Profile,
+    certificates::{Authority, Request as CertificateRequest, Role},
+    v1::{
+        self, ConfigurationChange,
+        applications_server::{Applications, ApplicationsServer},
+        config_store_server::{ConfigStore, ConfigStoreServer},
+        system_server::{System, SystemServer},
+    },
+};
+use sso_core::{
+    acceptor::{AcceptLimits, mtls_incoming},
+    clock::Clock,
+    tls::{TlsReloader, TlsSettings},
+};
+use sso_proto::{Reason, Refusal};
+use tempfile::TempDir;
+use time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_stream::{Stream, StreamExt as _};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, transport::Server};
+
+/// What the service answers to every call of its kind until it is told otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Answer {
+    #[default]
+    Good,
+    Refuse(Reason),
+    Never,
+}
+
+/// What happened, and what is to happen.
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) answer: Mutex<Answer>,
+    /// Calls that reached a handler.
+    pub(crate) calls: AtomicUsize,
+    /// Connections that reached the gate.
+    pub(crate) connections: AtomicUsize,
+    /// So many further connections are cut at once.
+    pub(crate) cut: AtomicUsize,
+    /// What each subscription of a watch gets before it is cut off.
+    pub(crate) watches: Mutex<Vec<Vec<ConfigurationChange>>>,
+    /// The last values that were written.
+    pub(crate) written: Mutex<Option<v1::SetConfigurationRequest>>,
+}
+
+/// A running service. Dropping it ends it.
+pub(crate) struct Fake {
+    pub(crate) state: Arc<State>,
+    pub(crate) folder: TempDir,
+    addr: SocketAddr,
+    shutdown: CancellationToken,
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+impl Fake {
+    pub(crate) async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        issue(folder.path(), "server", "client");
+        let state = Arc::new(State::default());
+        let shutdown = CancellationToken::new();
+        let backend = serve(folder.path(), state.clone(), shutdown.clone()).await;
+        let addr = gate(backend, state.clone(), shutdown.clone()).await;
+        let profiles = format!(
+            "version = 1\ndefault = \"test\"\n[profile.test]\naddr = \"https://{addr}\"\n\
+             ca = \"ca.crt\"\ncert = \"client.crt\"\nkey = \"client.key\"\n"
+        );
+        std::fs::write(folder.path().join("profiles.toml"), profiles).unwrap();
+        Self { state, folder, addr, shutdown }
+    }
+
+    pub(crate) fn answer(&self, answer: Answer) {
+        *self.state.answer.lock().unwrap() = answer;
+    }
+
+    pub(crate) fn calls(&self) -> usize {
+        self.state.calls.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.state.connections.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn cut(&self, connections: usize) {
+        self.state.cut.store(connections, Ordering::SeqCst);
+    }
+
+    pub(crate) fn profile(&self) -> Profile {
+        let file = |name| self.folder.path().join(name);
+        Profile::new(
+            format!("https://{}", self.addr),
+            file("ca.crt"),
+            file("client.crt"),
+            file("client.key"),
+        )
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::connect(&self.profile()).unwrap()
+    }
+}
+
+/// An authority with a certificate for the server and one for the client.
+pub(crate) fn issue(folder: &Path, server: &str, client: &str) {
+    let now = Clock::System.now();
+    let authority =
+        Authority::create(&format!("Authority of {server}"), Duration::days(30), false, now)
+            .unwrap();
+    authority.write(folder, false).unwrap();
+    let mut request = CertificateRequest::new(server, Role::Server, Duration::days(1));
+    request.addresses = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
+    authority.issue(&request, now).unwrap().write(folder, server, false).unwrap();
+    let mut request = CertificateRequest::new(client, Role::Client, Duration::days(1));
+    request.account = Some(r"DEV\test".to_owned());
+    authority.issue(&request, now).unwrap().write(folder, client, false).unwrap();
+}
+
+async fn serve(folder: &Path, state: Arc<State>, shutdown: CancellationToken) -> SocketAddr {
+    let tls = TlsReloader::load(&TlsSettings {
+        certificate: folder.join("server.crt"),
+        key: folder.join("server.key"),
+        ca: folder.join("ca.crt"),
+        crl: None,
+        allow_development: false,
+    })
+    .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let incoming = mtls_incoming(listener, tls, AcceptLimits::default(), shutdown.clone());
+    let service = Service { state };
+    tokio::spawn(
+        Server::builder()
+            .add_service(SystemServer::new(service.clone()))
+            .add_service(ApplicationsServer::new(service.clone()))
+            .add_service(ConfigStoreServer::new(service))
+            .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned()),
+    );
+    addr
+}
+
+/// Passes connections through, except those that are to be cut.
+async fn gate(backend: SocketAddr, state: Arc<State>, shutdown: CancellationToken) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(shutdown.run_until_cancelled_owned(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            state.connections.fetch_add(1, Ordering::SeqCst);
+            let one_less = |left: usize| left.checked_sub(1);
+            if state.cut.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok() {
+                continue;
+            }
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(backend).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    }));
+    addr
+}
+
+#[derive(Clone)]
+struct Service {
+    state: Arc<State>,
+}
+
+impl Service {
+    async fn reply<T>(&self, good: T) -> Result<Response<T>, Status> {
+        self.state.calls.fetch_add(1, Ordering::SeqCst);
+        let answer = *self.state.answer.lock().unwrap();
+        match answer {
+            Answer::Good => Ok(Response::new(good)),
+            Answer::Refuse(reason) => Err(Refusal::new(reason, "refused by the test").into()),
+            Answer::Never => std::future::pending().await,
+        }
+    }
+}
+
+/// A method that no test calls.
+fn absent<T>() -> Result<Response<T>, Status> {
+    Err(Status::unimplemented("not part of the fake"))
+}
+
+fn application(name: &str) -> v1::Application {
+    let field = |ordinal, label: &str, masked| v1::Field { ordinal, label: label.into(), masked };
+    v1::Application {
+        name: name.to_owned(),
+        r#type: v1::ApplicationType::ConfigStore.into(),
+        fields: vec![field(0, "reserved", false), field(1, "Url", false), field(2, "ApiKey", true)],
+        enabled: true,
+        ..Default::default()
+    }
+}
+
+#[tonic::async_trait]
+impl System for Service {
+    async fn get_server_status(
+        &self,
+        _: Request<v1::GetServerStatusRequest>,
+    ) -> Result<Response<v1::GetServerStatusResponse>, Status> {
+        let server = "fake".to_owned();
+        self.reply(v1::GetServerStatusResponse { server, ..Default::default() }).await
+    }
+
+    async fn enable(
+        &self,
+        _: Request<v1::EnableSystemRequest>,
+    ) -> Result<Response<v1::EnableSystemResponse>, Status> {
+        self.reply(v1::EnableSystemResponse {}).await
+    }
+
+    async fn disable(
+        &self,
+        _: Request<v1::DisableSystemRequest>,
+    ) -> Result<Response<v1::DisableSystemResponse>, Status> {
+        absent()
+    }
+
+    async fn get_global_info(
+        &self,
+        _: Request<v1::GetGlobalInfoRequest>,
+    ) -> Result<Response<v1::GetGlobalInfoResponse>, Status> {
+        absent()
+    }
+
+    async fn update_global_info(
+        &self,
+        _: Request<v1::UpdateGlobalInfoRequest>,
+    ) -> Result<Response<v1::UpdateGlobalInfoResponse>, Status> {
+        absent()
+    }
+
+    async fn list_servers(
+        &self,
+        _: Request<v1::ListServersRequest>,
+    ) -> Result<Response<v1::ListServersResponse>, Status> {
+        absent()
+    }
+}
+
+#[tonic::async_trait]
+impl Applications for Service {
+    /// Refuses names that start with "Bad".
+    async fn create(
+        &self,
+        request: Request<v1::CreateApplicationRequest>,
+    ) -> Result<Response<v1::CreateApplicationResponse>, Status> {
+        let application = request.into_inner().application.unwrap_or_default();
+        if application.name.starts_with("Bad") {
+            return Err(Refusal::new(Reason::ApplicationExists, "it exists").into());
+        }
+        let application = Some(application);
+        self.reply(v1::CreateApplicationResponse { application, ..Default::default() }).await
+    }
+
+    async fn get(
+        &self,
+        request: Request<v1::GetApplicationRequest>,
+    ) -> Result<Response<v1::GetApplicationResponse>, Status> {
+        let application = Some(application(&request.into_inner().name));
+        self.reply(v1::GetApplicationResponse { application }).await
+    }
+
+    /// 250 applications, in pages of 100 at most.
+    async fn list(
+        &self,
+        request: Request<v1::ListApplicationsRequest>,
+    ) -> Result<Response<v1::ListApplicationsResponse>, Status> {
+        let first: usize = request.into_inner().page_token.parse().unwrap_or_default();
+        let last = (first + 100).min(250);
+        let applications = (first..last).map(|number| application(&format!("App{number}")));
+        let next_page_token = if last < 250 { last.to_string() } else { String::new() };
+        let applications = applications.collect();
+        self.reply(v1::ListApplicationsResponse { applications, next_page_token }).await
+    }
+
+    async fn update(
+        &self,
+        _: Request<v1::UpdateApplicationRequest>,
+    ) -> Result<Response<v1::UpdateApplicationResponse>, Status> {
+        absent()
+    }
+
+    async fn enable(
+        &self,
+        _: Request<v1::EnableApplicationRequest>,
+    ) -> Result<Response<v1::EnableApplicationResponse>, Status> {
+        absent()
+    }
+
+    async fn disable(
+        &self,
+        _: Request<v1::DisableApplicationRequest>,
+    ) -> Result<Response<v1::DisableApplicationResponse>, Status> {
+        absent()
+    }
+
+    async fn delete(
+        &self,
+        _: Request<v1::DeleteApplicationRequest>,
+    ) -> Result<Response<v1::DeleteApplicationResponse>, Status> {
+        self.reply(v1::DeleteApplicationResponse { existed: false }).await
+    }
+
+    async fn add_field(
+        &self,
+        _: Request<v1::AddFieldRequest>,
+    ) -> Result<Response<v1::AddFieldResponse>, Status> {
+        absent()
+    }
+}
+
+#[tonic::async_trait]
+impl ConfigStore for Service {
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<ConfigurationChange, Status>> + Send>>;
+
+    async fn set(
+        &self,
+        request: Request<v1::SetConfigurationRequest>,
+    ) -> Result<Response<v1::SetConfigurationResponse>, Status> {
+        let request = request.into_inner();
+        let mut written: Vec<_> = request.values.keys().cloned().collect();
+        written.sort();
+        *self.state.written.lock().unwrap() = Some(request);
+        let answer = v1::SetConfigurationResponse { revision: 1, written, ..Default::default() };
+        self.reply(answer).await
+    }
+
+    async fn get(
+        &self,
+        request: Request<v1::GetConfigurationRequest>,
+    ) -> Result<Response<v1::GetConfigurationResponse>, Status> {
+        let request = request.into_inner();
+        let reveal = request.mode == i32::from(v1::ReadMode::Runtime);
+        let mut values = HashMap::from([("Url".to_owned(), "https://x/\u{e4}\n".to_owned())]);
+        if reveal {
+            values.insert("ApiKey".to_owned(), "secret-0815".to_owned());
+        }
+        let wanted = |label: &str| {
+            request.fields.is_empty() || request.fields.iter().any(|field| field == label)
+        };
+        values.retain(|label, _| wanted(label));
+        let masked = if !reveal && wanted("ApiKey") { vec!["ApiKey".to_owned()] } else { vec![] };
+        let configuration = Some(v1::Configuration {
+            application: request.application,
+            identifier: request.identifier,
+            revision: 4,
+            values,
+            masked,
+            ..Default::default()
+        });
+        self.reply(v1::GetConfigurationResponse { configuration }).await
+    }
+
+    async fn watch(
+        &self,
+        _: Request<v1::WatchConfigurationsRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let changes = {
+            let mut watches = self.state.watches.lock().unwrap();
+            if watches.is_empty() { Vec::new() } else { watches.remove(0) }
+        };
+        let end = tokio_stream::once(Err(Status::unavailable("going down")));
+        let stream = tokio_stream::iter(changes.into_iter().map(Ok)).chain(end);
+        self.reply(Box::pin(stream) as Self::WatchStream).await
+    }
+
+    async fn batch_get(
+        &self,
+        _: Request<v1::BatchGetConfigurationsRequest>,
+    ) -> Result<Response<v1::BatchGetConfigurationsResponse>, Status> {
+        absent()
+    }
+
+    async fn delete(
+        &self,
+        _: Request<v1::DeleteConfigurationRequest>,
+    ) -> Result<Response<v1::DeleteConfigurationResponse>, Status> {
+        absent()
+    }
+
+    async fn list_identifiers(
+        &self,
+        _: Request<v1::ListIdentifiersRequest>,
+    ) -> Result<Response<v1::ListIdentifiersResponse>, Status> {
+        absent()
+    }
+
+    async fn history(
+        &self,
+        _: Request<v1::HistoryRequest>,
+    ) -> Result<Response<v1::HistoryResponse>, Status> {
+        absent()
+    }
+
+    async fn rollback(
+        &self,
+        _: Request<v1::RollbackConfigurationRequest>,
+    ) -> Result<Response<v1::RollbackConfigurationResponse>, Status> {
+        absent()
+    }
+}

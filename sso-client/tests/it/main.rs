@@ -1,0 +1,9 @@
+//! The library and the command against a service that does what a test tells it, over real mutual
+//! TLS and through a gate that can break connections.
+
+#[cfg(test)]
+mod cli;
+#[cfg(test)]
+mod client;
+#[cfg(test)]
+mod fake;
