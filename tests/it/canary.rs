@@ -1,0 +1,156 @@
+//! Promise 1: a marker in every secret field of every message, then everything that the processes
+//! leave behind is searched for it.
+
+use std::{fs, process::Output};
+
+use sso_tests::{everywhere::on_each_database, system::System};
+
+const MARKER: &str = "canary-7f3a91c2";
+
+/// The marker, and how it would look in hexadecimal, in base64 at each offset, and as JSON numbers.
+fn forms() -> Vec<Vec<u8>> {
+    let hex: String = MARKER.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let numbers: Vec<String> = MARKER.bytes().map(|byte| byte.to_string()).collect();
+    let mut forms =
+        vec![MARKER.as_bytes().to_vec(), hex.to_uppercase().into_bytes(), hex.into_bytes()];
+    forms.push(numbers.join(", ").into_bytes());
+    forms.push(numbers.join(",").into_bytes());
+    forms
+}
+
+fn assert_clean(what: &str, content: &[u8]) {
+    for form in forms() {
+        let found = content.windows(form.len()).any(|window| window == form);
+        assert!(!found, "{what} holds the marker");
+    }
+}
+
+fn write(system: &System, identifier: &str, values: &str) -> Output {
+    let set = ["config", "set", "Canary", identifier, "--values", "-"];
+    system.sso_with_input("app-admin", &set, values)
+}
+
+#[test]
+fn no_secret_is_left_in_anything_the_processes_leave_behind() {
+    on_each_database(|system, _| {
+        let _ = system.sso_ok(
+            "affiliate-admin",
+            &[
+                "app",
+                "create",
+                "Canary",
+                "--field",
+                "Open",
+                "--field",
+                "Closed:masked",
+                "--users",
+                "DEV\\Application Users",
+                "--admins",
+                "DEV\\Application Administrators",
+                "--enable",
+            ],
+        );
+        let both = format!(r#"{{"Open":"{MARKER}","Closed":"{MARKER}-2"}}"#);
+        assert!(write(system, "One", &both).status.success());
+        assert!(write(system, "One", &both).status.success());
+        let _ =
+            system.sso_ok("app-admin", &["config", "rollback", "Canary", "One", "--revision", "1"]);
+
+        // The secret reaches who may have it, so that the search below can fail.
+        let revealed = system.sso_ok("user", &["config", "get", "Canary", "One", "--reveal"]);
+        assert!(revealed.contains(MARKER));
+        let kept = system.sso_ok("app-admin", &["config", "get", "Canary", "One", "Open"]);
+        assert_eq!(kept.trim(), MARKER);
+
+        // Requests with the secret that are refused for every kind of reason.
+        let long = "x".repeat(70_000);
+        for (who, identifier, values) in [
+            ("host", "One", both.clone()),
+            ("app-admin", "Two", format!(r#"{{"Closed":"{MARKER}"}}"#)),
+            ("app-admin", "Two", format!(r#"{{"Nothing":"{MARKER}"}}"#)),
+            ("app-admin", "Two", format!(r#"{{"Open":"{MARKER}","Closed":"{MARKER}{long}"}}"#)),
+            ("app-admin", "Two", format!(r#"{{"Open":["{MARKER}"]}}"#)),
+            ("app-admin", "Two", format!(r#"{{"Open":"{MARKER}""#)),
+            ("app-admin", "bad\tname", both.clone()),
+        ] {
+            let set = ["config", "set", "Canary", identifier, "--values", "-"];
+            let output = system.sso_with_input(who, &set, &values);
+            assert!(!output.status.success(), "{who} {identifier}");
+            assert_clean("standard output of a refusal", &output.stdout);
+            assert_clean("standard error of a refusal", &output.stderr);
+        }
+        let stale = ["config", "set", "Canary", "One", "--values", "-", "--if-revision", "1"];
+        let output = system.sso_with_input("app-admin", &stale, &both);
+        assert_clean("standard error of a refusal", &output.stderr);
+
+        for (name, pid) in [("server", system.server(1).id()), ("master", system.master().id())] {
+            for file in ["cmdline", "environ"] {
+                let content = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+                assert_clean(&format!("{file} of the {name}"), &content);
+            }
+        }
+        let operations = system.server(1).operations();
+        for path in ["metrics", "readyz"] {
+            let content = http_get(operations, path);
+            assert!(!content.is_empty());
+            assert_clean(path, &content);
+        }
+        let audit = system.sso_ok("admin", &["audit", "list", "--output", "json"]);
+        assert!(audit.contains("configuration.reveal"));
+        assert_clean("the audit", audit.as_bytes());
+        for table in [
+            "system",
+            "applications",
+            "application_accounts",
+            "fields",
+            "configurations",
+            "configuration_revisions",
+            "audit",
+            "changes",
+            "servers",
+        ] {
+            assert_clean(&format!("table {table}"), &dump(system, table));
+        }
+        system.stop_server(1);
+        system.stop_master();
+        let files = system.files();
+        assert!(files.iter().any(|(path, _)| path.ends_with("sso-server-1.log")));
+        for (path, content) in files {
+            assert_clean(&path.display().to_string(), &content);
+        }
+    });
+}
+
+/// The answer to `GET /PATH` of the operations listener.
+fn http_get(address: std::net::SocketAddr, path: &str) -> Vec<u8> {
+    use std::io::{Read as _, Write as _};
+    let mut socket = std::net::TcpStream::connect(address).expect("the operations listener");
+    write!(socket, "GET /{path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("sent");
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer).expect("an answer");
+    answer
+}
+
+/// Every column of every row, as text and as bytes.
+fn dump(system: &System, table: &str) -> Vec<u8> {
+    use sqlx::{Connection as _, Row as _};
+    tokio::runtime::Runtime::new().expect("a runtime").block_on(async {
+        sqlx::any::install_default_drivers();
+        let url = sso_tests::raw::database_url(system);
+        let mut database = sqlx::AnyConnection::connect(&url).await.expect("the database");
+        let statement = sqlx::AssertSqlSafe(format!("SELECT * FROM {table}"));
+        let rows = sqlx::query(statement).fetch_all(&mut database).await.expect("rows");
+        let mut content = Vec::new();
+        for row in rows {
+            for column in 0..row.len() {
+                if let Ok(text) = row.try_get::<String, _>(column) {
+                    content.extend(text.into_bytes());
+                } else if let Ok(bytes) = row.try_get::<Vec<u8>, _>(column) {
+                    content.extend(bytes);
+                }
+                content.push(b'\n');
+            }
+        }
+        content
+    })
+}

@@ -1,0 +1,264 @@
+//! Promise 3: no acknowledged write is lost by kill -9 of any process, and promise 5: what works
+//! while the master is away.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use prost::Message as _;
+use sso_client::development::Probe;
+use sso_proto::{Reason, Refusal, v1};
+use sso_tests::{
+    everywhere::on_each_database,
+    raw,
+    system::{Database, System, Timing, eventually},
+};
+use tonic::transport::Channel;
+
+const APPLICATION: &str = "Durable";
+
+fn prepare(system: &System) {
+    let _ = system.sso_ok(
+        "affiliate-admin",
+        &[
+            "app",
+            "create",
+            APPLICATION,
+            "--field",
+            "Key",
+            "--users",
+            "DEV\\Application Users",
+            "--admins",
+            "DEV\\Application Administrators",
+            "--enable",
+        ],
+    );
+}
+
+async fn set(channel: &Channel, identifier: &str, value: &str) -> Result<u64, tonic::Status> {
+    let request = v1::SetConfigurationRequest {
+        application: APPLICATION.into(),
+        identifier: identifier.into(),
+        values: [("Key".to_owned(), v1::NewValue { value: Some(value.into()) })].into(),
+        ..Default::default()
+    };
+    let answer = raw::call(channel, "/sso.v1.ConfigStore/Set", request.encode_to_vec()).await?;
+    Ok(v1::SetConfigurationResponse::decode(&answer[..]).expect("an answer").revision)
+}
+
+async fn get(channel: &Channel, identifier: &str) -> Result<(u64, String), tonic::Status> {
+    let request = v1::GetConfigurationRequest {
+        application: APPLICATION.into(),
+        identifier: identifier.into(),
+        ..Default::default()
+    };
+    let answer = raw::call(channel, "/sso.v1.ConfigStore/Get", request.encode_to_vec()).await?;
+    let answer = v1::GetConfigurationResponse::decode(&answer[..]).expect("an answer");
+    let configuration = answer.configuration.expect("a configuration");
+    Ok((configuration.revision, configuration.values["Key"].clone()))
+}
+
+fn reason(status: &tonic::Status) -> Option<Reason> {
+    Refusal::from_status(status).map(|refusal| refusal.reason)
+}
+
+#[test]
+fn no_acknowledged_write_is_lost_by_killing_any_process() {
+    on_each_database(|system, runtime| {
+        prepare(system);
+        for victim in ["server", "master", "server", "both"] {
+            let stop = Arc::new(AtomicBool::new(false));
+            let writers: Vec<_> = (0..8)
+                .map(|writer| {
+                    let (stop, channel) = (Arc::clone(&stop), {
+                        let _guard = runtime.enter();
+                        raw::channel(system, 1, "app-admin")
+                    });
+                    runtime.spawn(async move {
+                        let identifier = format!("{victim}-{writer}");
+                        let mut acknowledged = None;
+                        for number in 0_u64.. {
+                            if stop.load(Ordering::Relaxed) {
+                                break;
+                            }
+                            let value = number.to_string();
+                            match set(&channel, &identifier, &value).await {
+                                Ok(revision) => acknowledged = Some((revision, number)),
+                                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+                            }
+                        }
+                        (identifier, acknowledged)
+                    })
+                })
+                .collect();
+            // Enough writes that the kill comes while some are under way.
+            std::thread::sleep(Duration::from_millis(700));
+            if victim != "master" {
+                system.kill_server(1);
+            }
+            if victim != "server" {
+                system.kill_master();
+            }
+            if victim != "server" {
+                system.start_master();
+            }
+            if victim != "master" {
+                system.start_server(1);
+            }
+            std::thread::sleep(Duration::from_millis(300));
+            stop.store(true, Ordering::Relaxed);
+            runtime.block_on(async {
+                let channel = raw::channel(system, 1, "app-admin");
+                for writer in writers {
+                    let (identifier, acknowledged) = writer.await.expect("a writer");
+                    let (revision, number) = acknowledged.expect("some write was acknowledged");
+                    let (found, value) = get(&channel, &identifier).await.expect("a value");
+                    // A write whose acknowledgement was lost may be there as well.
+                    assert!(found >= revision, "{identifier}: {found} < {revision}");
+                    let value: u64 = value.parse().expect("a number");
+                    assert!(value >= number, "{identifier}: {value} < {number}");
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn while_the_master_is_away_reads_go_on_and_writes_are_refused_at_once() {
+    on_each_database(|system, runtime| {
+        prepare(system);
+        let channel = {
+            let _guard = runtime.enter();
+            raw::channel(system, 1, "app-admin")
+        };
+        runtime.block_on(async {
+            set(&channel, "One", "before").await.expect("written");
+            set(&channel, "Two", "before").await.expect("written");
+        });
+        system.kill_master();
+        runtime.block_on(async {
+            // The connection breaks with the process; nothing waits for a lease to end.
+            let refused = loop {
+                match set(&channel, "One", "too late").await {
+                    Err(status) => break status,
+                    Ok(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+                }
+            };
+            assert_eq!(reason(&refused), Some(Reason::MasterUnreachable), "{refused:?}");
+            let (_, value) = get(&channel, "One").await.expect("reads go on");
+            assert_ne!(value, "");
+            // Deletions and switches need no key.
+            let delete = v1::DeleteConfigurationRequest {
+                application: APPLICATION.into(),
+                identifier: "Two".into(),
+                if_revision: None,
+            };
+            raw::call(&channel, "/sso.v1.ConfigStore/Delete", delete.encode_to_vec())
+                .await
+                .expect("deleted");
+            for path in ["Disable", "Enable"] {
+                let name = v1::EnableApplicationRequest { name: APPLICATION.into() };
+                let path = format!("/sso.v1.Applications/{path}");
+                raw::call(&channel, &path, name.encode_to_vec()).await.expect("switched");
+            }
+        });
+        let status = system.sso_json("admin", &["status"]);
+        assert_eq!(status["master_secret"]["state"], "read_only", "{status}");
+
+        // A server that starts now has no keys, and says so.
+        system.stop_server(1);
+        system.start_server_until(1, Probe::Live);
+        let channel = {
+            let _guard = runtime.enter();
+            raw::channel(system, 1, "app-admin")
+        };
+        runtime.block_on(async {
+            let refused = loop {
+                match get(&channel, "One").await {
+                    Err(status) if reason(&status).is_some() => break status,
+                    _ => tokio::time::sleep(Duration::from_millis(10)).await,
+                }
+            };
+            assert_eq!(reason(&refused), Some(Reason::MasterSecretMissing), "{refused:?}");
+            let refused = set(&channel, "One", "no").await.expect_err("refused");
+            assert_eq!(reason(&refused), Some(Reason::MasterSecretMissing), "{refused:?}");
+        });
+        let operations = system.server(1).operations();
+        let unready = Probe::Ready.ask(operations).expect_err("a server without keys is not ready");
+        assert!(unready.contains("MASTER_SECRET_MISSING"), "{unready}");
+
+        // The master comes back, and everything recovers by itself.
+        system.start_master();
+        runtime.block_on(async {
+            let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+            while let Err(status) = set(&channel, "One", "after").await {
+                assert!(tokio::time::Instant::now() < deadline, "{status:?}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            assert_eq!(get(&channel, "One").await.expect("read").1, "after");
+        });
+    });
+}
+
+#[test]
+fn keys_are_forgotten_when_the_read_lease_ends() {
+    let timing = Timing { read_lease_seconds: 3, write_lease_seconds: 1, ..Timing::default() };
+    let mut system = System::start_with(Database::Sqlite, 1, timing);
+    prepare(&system);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let channel = {
+        let _guard = runtime.enter();
+        raw::channel(&system, 1, "app-admin")
+    };
+    runtime.block_on(async { set(&channel, "One", "kept").await.expect("written") });
+    system.kill_master();
+    eventually("the lease ends", Duration::from_secs(15), || {
+        runtime.block_on(async {
+            let status = get(&channel, "One").await.err()?;
+            (reason(&status) == Some(Reason::MasterSecretExpired)).then_some(())
+        })
+    });
+    system.start_master();
+    eventually("the keys are fetched again", Duration::from_secs(30), || {
+        runtime.block_on(async { get(&channel, "One").await.ok() })
+    });
+}
+
+#[test]
+fn the_keys_of_another_system_are_refused() {
+    let mut system = System::start(Database::Sqlite);
+    prepare(&system);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let channel = {
+        let _guard = runtime.enter();
+        raw::channel(&system, 1, "app-admin")
+    };
+    runtime.block_on(async { set(&channel, "One", "kept").await.expect("written") });
+    system.stop_server(1);
+    system.stop_master();
+    // Another keystore in the place of the one that sealed the database.
+    let other = System::prepare(Database::Sqlite, 1, Timing::default());
+    for file in ["keystore.json", "master.passphrase"] {
+        std::fs::copy(other.folder().join(file), system.folder().join(file)).expect("copied");
+    }
+    system.start_master();
+    system.start_server_until(1, Probe::Live);
+    let channel = {
+        let _guard = runtime.enter();
+        raw::channel(&system, 1, "app-admin")
+    };
+    eventually("the keys are refused", Duration::from_secs(20), || {
+        runtime.block_on(async {
+            let status = get(&channel, "One").await.err()?;
+            (reason(&status) == Some(Reason::MasterSecretForeign)).then_some(())
+        })
+    });
+    runtime.block_on(async {
+        let status = set(&channel, "One", "under foreign keys").await.expect_err("refused");
+        assert_eq!(reason(&status), Some(Reason::MasterSecretForeign));
+    });
+}

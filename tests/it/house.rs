@@ -1,0 +1,229 @@
+//! The rules of the house: which room may use what, checked on the sources.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Longest file that two people can still share.
+const LONGEST_FILE: usize = 600;
+
+/// Floors of sso-server. A room imports from its own floor and those below.
+const FLOORS: [(u8, &[&str]); 6] = [
+    (6, &["main", "lib", "server", "settings"]),
+    (5, &["api"]),
+    (4, &["applications", "config_store", "system"]),
+    (3, &["access", "audit", "vault"]),
+    (2, &["master", "storage"]),
+    (1, &["model", "error"]),
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
+}
+
+fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("a readable folder") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        match path.is_dir() {
+            true if name != "target" && !name.starts_with('.') => walk(&path, found),
+            true => {}
+            false => found.push(path),
+        }
+    }
+}
+
+pub(crate) struct Source {
+    /// Below the root, with `/`.
+    path: String,
+    pub(crate) text: String,
+}
+
+impl Source {
+    /// Lines of code with their numbers: no comments, nothing from the tests at the end on.
+    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
+        (1..)
+            .zip(self.text.lines())
+            .take_while(|(_, line)| !line.starts_with("#[cfg(test)]"))
+            .filter(|(_, line)| !line.trim_start().starts_with("//"))
+    }
+
+    /// The top-level room of sso-server that the file is or belongs to.
+    fn server_room(&self) -> Option<&str> {
+        let inside = self.path.strip_prefix("sso-server/src/")?;
+        inside.split('/').next()?.split('.').next()
+    }
+}
+
+/// Every Rust file whose path starts with the prefix.
+pub(crate) fn sources(prefix: &str) -> Vec<Source> {
+    let root = root();
+    let mut paths = Vec::new();
+    walk(&root, &mut paths);
+    let mut sources: Vec<_> = paths
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        .filter_map(|path| {
+            let below = path.strip_prefix(&root).ok()?.to_str()?.to_owned();
+            let text = fs::read_to_string(&path).ok()?;
+            below.starts_with(prefix).then_some(Source { path: below, text })
+        })
+        .collect();
+    sources.sort_by(|a, b| a.path.cmp(&b.path));
+    assert!(!sources.is_empty(), "no sources below {prefix}");
+    sources
+}
+
+/// Fails with every line of code that contains one of the words outside of the allowed places.
+fn only(prefix: &str, words: &[&str], allowed: impl Fn(&Source) -> bool) {
+    let mut found = Vec::new();
+    for source in sources(prefix).into_iter().filter(|source| !allowed(source)) {
+        for (number, line) in source.code() {
+            if words.iter().any(|word| contains_word(line, word)) {
+                found.push(format!("{}:{number}: {}", source.path, line.trim()));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{words:?} outside of its room:\n{}", found.join("\n"));
+}
+
+fn contains_word(line: &str, word: &str) -> bool {
+    let part_of_name = |c: char| c.is_alphanumeric() || c == '_';
+    line.match_indices(word).any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        let after = line[at + word.len()..].chars().next();
+        !before.is_some_and(part_of_name) && !after.is_some_and(part_of_name)
+    })
+}
+
+#[test]
+fn only_storage_speaks_sql() {
+    only("sso-server/src/", &["sqlx"], |source| source.server_room() == Some("storage"));
+}
+
+#[test]
+fn only_the_edges_speak_grpc() {
+    only("sso-server/src/", &["tonic"], |source| {
+        matches!(source.server_room(), Some("api" | "master" | "server"))
+    });
+}
+
+#[test]
+fn only_one_room_encrypts() {
+    only("", &["aes_gcm"], |source| source.path == "sso-core/src/seal.rs");
+}
+
+#[test]
+fn only_the_clock_reads_the_time() {
+    // Deadlines of network calls are the matter of tokio's timers.
+    let words = ["SystemTime", "std::time::Instant", "now_utc", "now_local", "UnixTime::now"];
+    for part in ["sso-core/src/", "sso-master/src/", "sso-server/src/", "sso-client/src/"] {
+        only(part, &words, |source| source.path == "sso-core/src/clock.rs");
+    }
+}
+
+#[test]
+fn only_settings_rooms_read_the_environment() {
+    for part in ["sso-core/src/", "sso-master/src/", "sso-server/src/", "sso-client/src/"] {
+        only(part, &["env::var", "env::var_os", "env::vars", "env::vars_os"], |source| {
+            let handed_on = source.path == "sso-client/src/commands/dev.rs";
+            handed_on || source.path.ends_with("settings.rs") || source.path.ends_with("profile.rs")
+        });
+    }
+}
+
+#[test]
+fn nothing_imports_upward() {
+    let floor = |room: &str| {
+        FLOORS.iter().find(|(_, rooms)| rooms.contains(&room)).map(|(floor, _)| *floor)
+    };
+    let mut found = Vec::new();
+    for source in sources("sso-server/src/") {
+        let room = source.server_room().expect("a room");
+        let own = floor(room).unwrap_or_else(|| panic!("{}: on which floor is it?", source.path));
+        for (number, line) in source.code() {
+            for used in line.split("crate::").skip(1) {
+                let used = used.split(|c: char| !(c.is_alphanumeric() || c == '_')).next();
+                if used.and_then(floor).is_some_and(|used| used > own) {
+                    found.push(format!("{}:{number}: {}", source.path, line.trim()));
+                }
+            }
+        }
+    }
+    assert!(found.is_empty(), "imports from a higher floor:\n{}", found.join("\n"));
+}
+
+#[test]
+fn programs_do_not_import_one_another() {
+    only("sso-core/src/", &["sso_proto", "sso_master", "sso_server", "sso_client"], |_| false);
+    only("proto/src/", &["sso_core", "sso_master", "sso_server", "sso_client"], |_| false);
+    only("sso-master/src/", &["sso_server", "sso_client"], |_| false);
+    only("sso-server/src/", &["sso_master", "sso_client"], |_| false);
+    only("sso-client/src/", &["sso_master", "sso_server"], |_| false);
+    only("sso-master/src/", &["sqlx"], |_| false);
+}
+
+#[test]
+fn no_feature_changes_a_check() {
+    // The one feature adds a protector; nothing that is checked depends on it.
+    only("", &["feature"], |source| {
+        source.path == "sso-master/src/protector/os_keyring.rs" || source.path.ends_with("house.rs")
+    });
+}
+
+#[test]
+fn files_stay_short() {
+    let long: Vec<_> = sources("")
+        .into_iter()
+        .map(|source| (source.text.lines().count(), source.path))
+        .filter(|(lines, _)| *lines > LONGEST_FILE)
+        .collect();
+    assert!(long.is_empty(), "longer than {LONGEST_FILE} lines: {long:?}");
+}
+
+#[test]
+fn no_name_admits_everything() {
+    let banned = ["common", "util", "utils", "helper", "helpers", "manager", "misc"];
+    let named: Vec<_> = sources("")
+        .into_iter()
+        .map(|source| source.path)
+        .filter(|path| path.split(['/', '.', '-']).any(|part| banned.contains(&part)))
+        .collect();
+    assert!(named.is_empty(), "{named:?}");
+}
+
+#[test]
+fn no_test_is_skipped_by_attribute() {
+    let attribute = ["#[", "ignore"].concat();
+    let ignored: Vec<_> = sources("")
+        .into_iter()
+        .filter(|source| source.text.contains(&attribute))
+        .map(|source| source.path)
+        .collect();
+    assert!(ignored.is_empty(), "{ignored:?}");
+}
+
+#[test]
+fn every_migration_exists_for_both_databases() {
+    let names = |database: &str| -> BTreeSet<String> {
+        let folder = root().join("migrations").join(database);
+        let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{folder:?}: {error}"));
+        entries
+            .map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"))
+            .collect()
+    };
+    let (sqlite, postgres) = (names("sqlite"), names("postgres"));
+    assert_eq!(sqlite, postgres);
+    assert!(!sqlite.is_empty());
+}
+
+#[test]
+fn every_crate_keeps_the_lints() {
+    for member in ["proto", "sso-core", "sso-master", "sso-server", "sso-client", "tests"] {
+        let manifest =
+            fs::read_to_string(root().join(member).join("Cargo.toml")).expect("manifest");
+        assert!(manifest.contains("[lints]\nworkspace = true"), "{member}");
+    }
+}

@@ -1,0 +1,198 @@
+use std::{collections::BTreeSet, time::Duration};
+
+use sso_server::{
+    model::Revision,
+    storage::{Change, ChangeFeed, Storage, Transaction},
+};
+
+use super::{NOW, Scene, application, identifier, insert, on_each, open, write};
+
+async fn begin(scene: &Scene) -> (Transaction, u64) {
+    let mut transaction = scene.storage.begin().await.unwrap();
+    let number = transaction.insert_change(Change::System, NOW).await.unwrap();
+    (transaction, number)
+}
+
+async fn change(scene: &Scene) -> u64 {
+    let (transaction, number) = begin(scene).await;
+    transaction.commit().await.unwrap();
+    number
+}
+
+async fn poll(feed: &mut ChangeFeed, storage: &Storage) -> Vec<u64> {
+    let new = feed.poll(storage).await.unwrap();
+    assert!(!new.everything);
+    new.records.iter().map(|record| record.number).collect()
+}
+
+#[tokio::test]
+async fn a_feed_tells_each_change_once() {
+    on_each(async |scene| {
+        let storage = &scene.storage;
+        let mut from_empty = storage.change_feed().await.unwrap();
+        assert!(poll(&mut from_empty, storage).await.is_empty());
+        let app = application("a");
+        insert(storage, &app).await.unwrap();
+        let (id, _) = write(storage, app.id, &identifier("i"), b"x").await.unwrap();
+        let changes =
+            [Change::System, Change::Application(app.id), Change::Configuration(app.id, id)];
+        let mut transaction = storage.begin().await.unwrap();
+        for change in changes {
+            transaction.insert_change(change, NOW).await.unwrap();
+        }
+        transaction.commit().await.unwrap();
+        let new = from_empty.poll(storage).await.unwrap();
+        assert!(!new.everything);
+        let told: Vec<_> = new.records.iter().map(|record| record.change).collect();
+        assert_eq!(told, changes);
+        let head = new.records[2].head.as_ref().unwrap();
+        assert_eq!(
+            (head.identifier.as_str(), head.revision, head.deleted),
+            ("i", Revision(1), false)
+        );
+        assert_eq!(new.records[2].at, NOW);
+        assert!(poll(&mut from_empty, storage).await.is_empty());
+        assert_eq!(from_empty.position(), new.records[2].number);
+
+        // A later feed does not repeat the past.
+        let mut later = storage.change_feed().await.unwrap();
+        assert!(poll(&mut later, storage).await.is_empty());
+        let number = change(scene).await;
+        assert_eq!(poll(&mut later, storage).await, [number]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn many_changes_come_in_one_poll() {
+    on_each(async |scene| {
+        let storage = &scene.storage;
+        let mut feed = storage.change_feed().await.unwrap();
+        let mut transaction = storage.begin().await.unwrap();
+        for _ in 0..1234 {
+            transaction.insert_change(Change::System, NOW).await.unwrap();
+        }
+        transaction.commit().await.unwrap();
+        assert_eq!(poll(&mut feed, storage).await.len(), 1234);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_lower_number_that_commits_later_is_not_lost() {
+    on_each(async |scene| {
+        // SQLite has one writer: numbers are given out in the order of commits.
+        if !scene.is_postgres() {
+            return;
+        }
+        let storage = &scene.storage;
+        change(scene).await;
+        let mut feed = storage.change_feed().await.unwrap();
+        let (slow, slow_number) = begin(scene).await;
+        let (slower, slower_number) = begin(scene).await;
+        let quick = change(scene).await;
+        assert!(slow_number < slower_number && slower_number < quick);
+        assert_eq!(poll(&mut feed, storage).await, [quick]);
+        assert_eq!(feed.position(), slow_number - 1);
+        // A feed that begins now has to wait for them as well.
+        let mut late = storage.change_feed().await.unwrap();
+        slower.commit().await.unwrap();
+        assert_eq!(poll(&mut feed, storage).await, [slower_number]);
+        assert_eq!(poll(&mut late, storage).await, [slower_number]);
+        scene.clock.advance(Duration::from_secs(15));
+        slow.commit().await.unwrap();
+        let next = change(scene).await;
+        assert_eq!(poll(&mut feed, storage).await, [slow_number, next]);
+        assert_eq!(poll(&mut late, storage).await, [slow_number, next]);
+        assert_eq!((feed.position(), late.position()), (next, next));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_number_that_never_comes_is_given_up() {
+    on_each(async |scene| {
+        if !scene.is_postgres() {
+            return;
+        }
+        let storage = &scene.storage;
+        let mut feed = storage.change_feed().await.unwrap();
+        let (undone, missing) = begin(scene).await;
+        undone.rollback().await.unwrap();
+        let number = change(scene).await;
+        assert_eq!(poll(&mut feed, storage).await, [number]);
+        scene.clock.advance(Duration::from_secs(59));
+        assert!(poll(&mut feed, storage).await.is_empty());
+        assert_eq!(feed.position(), missing - 1);
+        scene.clock.advance(Duration::from_secs(2));
+        assert!(poll(&mut feed, storage).await.is_empty());
+        assert_eq!(feed.position(), number);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_feed_that_slept_through_changes_says_so() {
+    on_each(async |scene| {
+        let storage = &scene.storage;
+        change(scene).await;
+        let mut asleep = storage.change_feed().await.unwrap();
+        let mut awake = asleep.clone();
+        for _ in 0..20 {
+            change(scene).await;
+        }
+        assert_eq!(poll(&mut awake, storage).await.len(), 20);
+        let mut transaction = storage.begin().await.unwrap();
+        assert_eq!(transaction.prune_changes(5).await.unwrap(), 16);
+        transaction.commit().await.unwrap();
+        assert!(poll(&mut awake, storage).await.is_empty());
+        let new = asleep.poll(storage).await.unwrap();
+        assert!(new.everything && new.records.is_empty());
+        let number = change(scene).await;
+        assert_eq!(poll(&mut asleep, storage).await, [number]);
+        assert_eq!(poll(&mut awake, storage).await, [number]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_change_is_lost_among_many_writers() {
+    on_each(async |scene| {
+        let mut feed = scene.storage.change_feed().await.unwrap();
+        // Two servers: two pools.
+        let other = open(&scene.url, &scene.clock).await;
+        let mut tasks = Vec::new();
+        for n in 0..16_u64 {
+            let storage = if n % 2 == 0 { scene.storage.clone() } else { other.clone() };
+            tasks.push(tokio::spawn(async move {
+                let mut numbers = Vec::new();
+                for turn in 0..12_u64 {
+                    let mut transaction = storage.begin().await.unwrap();
+                    numbers.push(transaction.insert_change(Change::System, NOW).await.unwrap());
+                    // Different times between number and commit put commits out of order.
+                    tokio::time::sleep(Duration::from_millis((n * 7 + turn * 3) % 11)).await;
+                    if (n + turn) % 5 == 0 {
+                        numbers.pop();
+                        transaction.rollback().await.unwrap();
+                    } else {
+                        transaction.commit().await.unwrap();
+                    }
+                }
+                numbers
+            }));
+        }
+        let mut seen = Vec::new();
+        while !tasks.iter().all(tokio::task::JoinHandle::is_finished) {
+            seen.extend(poll(&mut feed, &scene.storage).await);
+        }
+        let mut committed = BTreeSet::new();
+        for task in tasks {
+            committed.extend(task.await.unwrap());
+        }
+        seen.extend(poll(&mut feed, &scene.storage).await);
+        assert_eq!(seen.len(), committed.len(), "a change was told twice or not at all");
+        assert_eq!(seen.into_iter().collect::<BTreeSet<_>>(), committed);
+        other.close().await;
+    })
+    .await;
+}

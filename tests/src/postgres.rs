@@ -1,0 +1,261 @@
+//! Databases for tests: a throw-away PostgreSQL server from the installed binaries, and SQLite files.
+//!
+//! A server needs no configuration of the machine and leaves nothing behind: a small shell watches a
+//! pipe that this process holds open, and ends the server and removes its folder when the pipe
+//! closes, be it because the value was dropped or because the process was killed.
+
+use std::{
+    fs,
+    io::Read as _,
+    net::TcpListener,
+    os::unix::{fs::chown, process::CommandExt as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use tempfile::TempDir;
+
+const PORT: u16 = 5432;
+const USER: &str = "sso";
+/// Waits for the server at most this many times 20 ms.
+const LOOKS: u32 = 1500;
+/// `$1` the server, `$2` its folder, the rest its arguments. The shell stays until its standard input
+/// ends.
+const WATCHDOG: &str = r#"
+server=$1 folder=$2
+shift 2
+"$server" "$@" >"$folder/log" 2>&1 </dev/null &
+child=$!
+cat >/dev/null
+kill -QUIT "$child" 2>/dev/null
+wait "$child"
+rm -rf "$folder"
+"#;
+
+/// How a server is to run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Listen on a free port of 127.0.0.1, too.
+    pub tcp: bool,
+    /// Make commits durable, as a real server does; without it tests are faster.
+    pub fsync: bool,
+}
+
+/// A running PostgreSQL server with a folder of its own. Ends with the value.
+#[derive(Debug)]
+pub struct Server {
+    bin: PathBuf,
+    folder: PathBuf,
+    port: Option<u16>,
+    watchdog: Child,
+}
+
+/// A database of one test.
+#[derive(Debug)]
+pub struct TestDatabase {
+    /// "sqlite" or "postgresql".
+    pub name: &'static str,
+    /// As settings take it.
+    pub url: String,
+    _folder: Option<TempDir>,
+}
+
+/// The address of a new, empty database of the server that the tests of this process share.
+///
+/// `None`, with a notice, where no PostgreSQL is installed. Panics then where `SSO_REQUIRE_POSTGRES`
+/// is set to 1.
+#[must_use]
+pub fn database() -> Option<String> {
+    static SHARED: OnceLock<Option<Server>> = OnceLock::new();
+    SHARED.get_or_init(|| Server::start(Options::default())).as_ref().map(Server::database)
+}
+
+/// A new, empty database of every kind that can be had here.
+#[must_use]
+pub fn databases() -> Vec<TestDatabase> {
+    let folder = tempfile::Builder::new().prefix("sso-db-").tempdir().expect("a folder");
+    let url = format!("sqlite:{}", folder.path().join("sso.db").display());
+    let mut databases = vec![TestDatabase { name: "sqlite", url, _folder: Some(folder) }];
+    if let Some(url) = database() {
+        databases.push(TestDatabase { name: "postgresql", url, _folder: None });
+    }
+    databases
+}
+
+impl Server {
+    /// Makes and starts a server; `None` where no PostgreSQL is installed, as [`database`].
+    ///
+    /// Started as root, it runs as the user `postgres` or `nobody`: PostgreSQL refuses to be root.
+    #[must_use]
+    pub fn start(options: Options) -> Option<Self> {
+        let Some(bin) = binaries() else {
+            absent();
+            return None;
+        };
+        let owner = owner();
+        let folder = tempfile::Builder::new().prefix("sso-pg-").tempdir().expect("a folder");
+        if let Some((user, group)) = owner {
+            chown(folder.path(), Some(user), Some(group)).expect("the folder given away");
+        }
+        // From here on the watchdog removes it.
+        let folder = folder.keep();
+        let data = folder.join("data");
+        let made = as_owner(Command::new(bin.join("initdb")), owner)
+            .args(["--auth=trust", "--no-sync", "--no-locale", "--encoding=UTF8", "--username"])
+            .arg(USER)
+            .arg("--pgdata")
+            .arg(&data)
+            .current_dir(&folder)
+            .output()
+            .expect("initdb to run");
+        assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+
+        let port = options.tcp.then(free_port);
+        let sync = if options.fsync { "on" } else { "off" };
+        let mut command = as_owner(Command::new("/bin/sh"), owner);
+        command.args(["-c", WATCHDOG, "watchdog"]).arg(bin.join("postgres")).arg(&folder);
+        command.arg("-D").arg(&data).arg("-k").arg(&folder);
+        command.args(["-p", &port.unwrap_or(PORT).to_string()]);
+        for setting in [
+            format!("listen_addresses={}", if options.tcp { "127.0.0.1" } else { "" }),
+            format!("fsync={sync}"),
+            format!("synchronous_commit={sync}"),
+            format!("full_page_writes={sync}"),
+            "max_connections=300".to_owned(),
+            "shared_buffers=32MB".to_owned(),
+        ] {
+            command.args(["-c", &setting]);
+        }
+        let watchdog = command
+            .current_dir(&folder)
+            .stdin(Stdio::piped())
+            // Signals of the terminal are for the tests; the watchdog ends after them.
+            .process_group(0)
+            .spawn()
+            .expect("the watchdog to start");
+        let server = Self { bin, folder, port, watchdog };
+        server.wait_until_ready();
+        Some(server)
+    }
+
+    /// The address of a new, empty database.
+    #[must_use]
+    pub fn database(&self) -> String {
+        static NUMBER: AtomicU32 = AtomicU32::new(1);
+        let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        self.run("createdb", &[&name]);
+        match self.port {
+            Some(port) => format!("postgres://{USER}@127.0.0.1:{port}/{name}"),
+            None => format!("postgres:///{name}?host={}&user={USER}", self.folder.display()),
+        }
+    }
+
+    /// Ends the server as a crash does: at once, and without a word to anybody.
+    pub fn kill(mut self) {
+        self.end();
+    }
+
+    fn run(&self, program: &str, arguments: &[&str]) {
+        let done = self.client(program, arguments).output().expect("a client program");
+        assert!(done.status.success(), "{program}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+
+    fn client(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(self.bin.join(program));
+        command.arg("-h").arg(&self.folder).args(["-p", &self.port.unwrap_or(PORT).to_string()]);
+        command.args(["-U", USER]).args(arguments);
+        command
+    }
+
+    fn wait_until_ready(&self) {
+        for _ in 0..LOOKS {
+            let asked = self.client("pg_isready", &["-q", "-d", "postgres"]).status();
+            if asked.expect("pg_isready to run").success() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        let mut log = String::new();
+        if let Ok(mut file) = fs::File::open(self.folder.join("log")) {
+            let _ = file.read_to_string(&mut log);
+        }
+        panic!("PostgreSQL does not start:\n{log}");
+    }
+
+    fn end(&mut self) {
+        drop(self.watchdog.stdin.take());
+        let _ = self.watchdog.wait();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn as_owner(mut command: Command, owner: Option<(u32, u32)>) -> Command {
+    if let Some((user, group)) = owner {
+        command.uid(user).gid(group);
+    }
+    command
+}
+
+/// Who the server is to run as, where it cannot be this user.
+fn owner() -> Option<(u32, u32)> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let users = fs::read_to_string("/etc/passwd").expect("the list of users");
+    let ids = |name: &str| {
+        let line = users.lines().find(|line| line.split(':').next() == Some(name))?;
+        let mut parts = line.split(':').skip(2);
+        Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+    };
+    Some(ids("postgres").or_else(|| ids("nobody")).expect("a user that is not root"))
+}
+
+/// The folder of the newest server programs installed.
+fn binaries() -> Option<PathBuf> {
+    const PROGRAMS: [&str; 4] = ["initdb", "postgres", "createdb", "pg_isready"];
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut folders: Vec<(u32, PathBuf)> = versions
+        .filter_map(|entry| {
+            let version = entry.file_name().to_str()?.parse().ok()?;
+            Some((version, entry.path().join("bin")))
+        })
+        .collect();
+    folders.sort_unstable_by_key(|(version, _)| std::cmp::Reverse(*version));
+    let path = environment("PATH").unwrap_or_default();
+    let on_path = path.split(':').map(PathBuf::from);
+    let complete =
+        |folder: &PathBuf| PROGRAMS.iter().all(|name| Path::new(folder).join(name).is_file());
+    folders.into_iter().map(|(_, folder)| folder).chain(on_path).find(complete)
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("its number").port()
+}
+
+fn absent() {
+    assert!(
+        environment("SSO_REQUIRE_POSTGRES").as_deref() != Some("1"),
+        "PostgreSQL is required (SSO_REQUIRE_POSTGRES=1), but it is not installed"
+    );
+    #[expect(clippy::print_stderr, reason = "whoever runs the tests must know what was left out")]
+    {
+        eprintln!("PostgreSQL is not installed: what needs it is left out");
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the settings of the tests are in the environment")]
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
