@@ -17,7 +17,8 @@ Where the service is, and who you are, comes from (first wins, each item on its 
   2. the profile named by --profile or SSO_PROFILE
   3. SSO_ADDR, SSO_CA, SSO_CERT, SSO_KEY
   4. the profile named 'default' in the profiles file
-The profiles file is $SSO_CONFIG, or $XDG_CONFIG_HOME/sso/profiles.toml, or ~/.config/sso/profiles.toml:
+The profiles file is $SSO_CONFIG, $XDG_CONFIG_HOME/sso/profiles.toml or
+~/.config/sso/profiles.toml:
   version = 1
   default = \"admin\"
   [profile.admin]
@@ -52,12 +53,11 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+// No help on the variants: it would make every page of help twice as long.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// For people
     #[default]
     Table,
-    /// One JSON document on standard output; errors as JSON on standard error
     Json,
 }
 
@@ -79,7 +79,7 @@ pub(crate) struct GlobalArgs {
     /// PEM file of your private key [env: SSO_KEY]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
-    /// How to print results
+    /// How to print results; with json errors are JSON too, on standard error
     #[arg(long, short = 'o', global = true, value_enum, default_value_t, value_name = "FORMAT")]
     pub(crate) output: Format,
     /// Longest time a call may take, like 500ms, 10s or 2m [default: 10s]

@@ -96,7 +96,8 @@ impl Client {
         let mut attempt = 0;
         loop {
             let request = self.request(message.clone(), until);
-            let status = match self.wait(until, call(self.channel.clone(), request)).await? {
+            let call = call(self.channel.clone(), request);
+            let status = match self.wait(until, call, false).await? {
                 Ok(answer) => return Ok(answer),
                 Err(status) => status,
             };
@@ -107,7 +108,7 @@ impl Client {
                     sleep(pause).await;
                     attempt += 1;
                 }
-                _ => return Err(ClientError::from_status(&status, &self.addr)),
+                _ => return Err(self.error(&status)),
             }
         }
     }
@@ -123,9 +124,9 @@ impl Client {
     {
         let until = Instant::now() + self.deadline;
         let request = self.request(message, until);
-        self.wait(until, call(self.channel.clone(), request))
+        self.wait(until, call(self.channel.clone(), request), true)
             .await?
-            .map_err(|status| ClientError::from_status(&status, &self.addr))
+            .map_err(|status| ClientError::from_status(&status, &self.addr, true))
     }
 
     /// Opens a stream: the deadline holds for its beginning, not for its length.
@@ -145,8 +146,9 @@ impl Client {
         }
     }
 
+    /// The error of a call that changes nothing.
     pub(crate) fn error(&self, status: &Status) -> ClientError {
-        ClientError::from_status(status, &self.addr)
+        ClientError::from_status(status, &self.addr, false)
     }
 
     pub(crate) fn retry_policy(&self) -> RetryPolicy {
@@ -164,6 +166,7 @@ impl Client {
         &self,
         until: Instant,
         call: impl Future<Output = Result<Response<A>, Status>>,
+        change: bool,
     ) -> Result<Result<A, Status>, ClientError> {
         match timeout_at(until, call).await {
             Ok(answer) => Ok(answer.map(Response::into_inner)),
@@ -171,6 +174,7 @@ impl Client {
                 addr: self.addr.to_string(),
                 reason: format!("no answer within {:?}", self.deadline),
                 trust: false,
+                outcome_unknown: change,
             }),
         }
     }

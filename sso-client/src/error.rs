@@ -45,8 +45,7 @@ pub enum ClientError {
     /// A fault of the service. Report it with the request id.
     #[error("{}", .0.message)]
     Fault(Refusal),
-    /// No answer came: no connection, refused certificate, deadline. Whether a change was made is
-    /// unknown if the connection broke behind the request.
+    /// No answer came: no connection, refused certificate, deadline.
     #[error("{addr}: {reason}")]
     Unreachable {
         /// The address that was called.
@@ -55,6 +54,8 @@ pub enum ClientError {
         reason: String,
         /// Whether one side refuses the other's certificate; trying again does not cure that.
         trust: bool,
+        /// Whether a change was on its way, so that it may have been made. Read before repeating it.
+        outcome_unknown: bool,
     },
     /// Address or certificate files of the profile are not usable.
     #[error(transparent)]
@@ -62,17 +63,19 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// Sorts what a call came back with.
-    pub(crate) fn from_status(status: &Status, addr: &str) -> Self {
+    /// Sorts what a call came back with; `change` says whether it would have changed something.
+    pub(crate) fn from_status(status: &Status, addr: &str, change: bool) -> Self {
         if let Some(refusal) = refusal_of(status) {
             return Self::from_refusal(status.code(), refusal);
         }
         let reason = connector::transport_reason(status);
         if reason.is_some() || std::error::Error::source(status).is_some() || is_cut(status) {
+            let trust = connector::is_trust_failure(status);
             return Self::Unreachable {
                 addr: addr.to_owned(),
                 reason: reason.unwrap_or_else(|| without_reason(status)),
-                trust: connector::is_trust_failure(status),
+                trust,
+                outcome_unknown: change && !trust && !is_connect_failure(status),
             };
         }
         let refusal = Refusal {
@@ -171,9 +174,11 @@ impl ClientError {
             Self::Unreachable { trust: true, .. } => {
                 Some("check --ca, --cert and --key; both sides must use the same authority")
             }
-            Self::Unreachable { trust: false, .. } => {
-                Some("check the address, and that the server runs")
-            }
+            Self::Unreachable { outcome_unknown: true, .. } => Some(
+                "the change may have been made or not: read before you repeat it; check that the \
+                 server runs",
+            ),
+            Self::Unreachable { .. } => Some("check the address, and that the server runs"),
             Self::Settings(_) => None,
             Self::Denied(_)
             | Self::NotFound(_)
@@ -200,6 +205,18 @@ fn refusal_of(status: &Status) -> Option<Refusal> {
 /// Codes that the transport itself answers with when a call is cut off or too late.
 fn is_cut(status: &Status) -> bool {
     matches!(status.code(), Code::Cancelled | Code::DeadlineExceeded)
+}
+
+/// Whether the request never left, because there was no connection to send it on.
+fn is_connect_failure(status: &Status) -> bool {
+    let mut next = std::error::Error::source(status);
+    while let Some(error) = next {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 fn without_reason(status: &Status) -> String {
@@ -289,7 +306,7 @@ mod tests {
         for &reason in Reason::ALL {
             let refusal =
                 sso_proto::Refusal { reason, message: "words".into(), request_id: "id-1".into() };
-            let error = ClientError::from_status(&refusal.into_status(), "https://a:1");
+            let error = ClientError::from_status(&refusal.into_status(), "https://a:1", true);
             let refusal = error.refusal().unwrap();
             assert_eq!(refusal.reason, reason.as_str());
             assert_eq!(refusal.event, reason.event());
@@ -312,7 +329,7 @@ mod tests {
     fn every_code_without_a_reason_has_a_kind() {
         for number in 0..=16 {
             let code = Code::from_i32(number);
-            let error = ClientError::from_status(&Status::new(code, ""), "https://a:1");
+            let error = ClientError::from_status(&Status::new(code, ""), "https://a:1", false);
             assert!(!error.to_string().is_empty());
             if matches!(code, Code::Cancelled | Code::DeadlineExceeded) {
                 assert_eq!(error.kind(), "unreachable");
@@ -326,8 +343,12 @@ mod tests {
     fn a_transport_failure_is_unreachable() {
         let cause = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
         let status = Status::from_error(Box::new(cause));
-        let error = ClientError::from_status(&status, "https://a:1");
-        assert!(matches!(&error, ClientError::Unreachable { trust: false, .. }), "{error:?}");
+        let error = ClientError::from_status(&status, "https://a:1", true);
+        assert!(
+            matches!(error, ClientError::Unreachable { trust: false, outcome_unknown: true, .. }),
+            "{error:?}"
+        );
+        assert!(error.hint().unwrap().contains("read before you repeat"));
         assert_eq!(error.exit_code(), 69);
         assert!(error.to_string().starts_with("https://a:1: "), "{error}");
     }

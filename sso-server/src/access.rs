@@ -162,6 +162,12 @@ pub const METHODS: &[Method] = &[
     row("/sso.v1.System/Disable", Action::SystemDisable, Role::SsoAdministrator, true),
     row("/sso.v1.System/GetServerStatus", Action::ServerStatus, Role::Anyone, true),
     row("/sso.v1.System/ListServers", Action::ServerList, Role::Anyone, true),
+    // Health, and reflection where the settings serve it: what anybody may know of a server.
+    row("/grpc.health.v1.Health/Check", Action::ServerStatus, Role::Anyone, true),
+    row("/grpc.health.v1.Health/List", Action::ServerStatus, Role::Anyone, true),
+    row("/grpc.health.v1.Health/Watch", Action::ServerStatus, Role::Anyone, true),
+    row("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Action::ServerStatus, Role::Anyone, true),
+    row("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Action::ServerStatus, Role::Anyone, true),
     // An application administrator may list the records of the application named.
     row("/sso.v1.Audit/List", Action::AuditList, Role::ApplicationAdministrator, true),
 ];

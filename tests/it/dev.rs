@@ -106,10 +106,10 @@ fn the_programs_end_when_sso_dev_is_killed() {
 #[test]
 fn a_program_that_dies_is_reported() {
     let folder = tempfile::tempdir().expect("a folder");
-    // The command finds its sister by the folder in her command line.
+    // The command finds the server by the folder in its command line.
     let script = "for p in /proc/[0-9]*; do \
-                  if tr '\\0' ' ' <$p/cmdline | grep -q \"sso-server run .*$1\"; then kill -9 ${p#/proc/}; fi; \
-                  done 2>/dev/null; sleep 60";
+                  tr '\\0' ' ' <$p/cmdline | grep -q \"^[^ ]*/sso-server run --settings $1/\" && \
+                  kill -9 ${p#/proc/}; done 2>/dev/null; sleep 60";
     let path = folder.path().canonicalize().expect("a path");
     let output = dev()
         .arg("--dir")

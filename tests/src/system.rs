@@ -68,8 +68,9 @@ impl System {
             Database::Postgres(url) => Some(url),
         };
         let options = Options { database, servers, timing };
-        let installation = Installation::prepare(folder.path(), programs(), &options)
-            .unwrap_or_else(|error| panic!("{error}\n{}", error.log_tail()));
+        let installation =
+            Installation::prepare(&folder.path().join("system"), programs(), &options)
+                .unwrap_or_else(|error| panic!("{error}\n{}", error.log_tail()));
         let servers = (0..installation.server_count()).map(|_| None).collect();
         Self { master: None, servers, installation, _folder: folder }
     }

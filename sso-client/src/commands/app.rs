@@ -60,13 +60,13 @@ pub(crate) enum AppCommand {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Field 0 takes the slot of an external user id and is never masked. It is made by itself, labelled
-'reserved'; --first-field gives it another label. The fields of --field count from 1. An application
-is created disabled unless --enable is given.
+Field 0 takes the slot of an external user id and is never masked. It is made by itself,
+labelled 'reserved'; --first-field gives it another label. The fields of --field count from 1.
+An application is created disabled unless --enable is given.
 
-A file has the elements of the reference product, older spellings included; several <application>
-elements are created one by one, failures are reported and the rest goes on. A malformed file (unknown
-elements too) changes nothing: exit code 2, with line and column.
+A file has the elements of the reference product, older spellings included; several
+<application> elements are created one by one, failures are reported and the rest goes on. A
+malformed file (unknown elements too) changes nothing: exit code 2, with line and column.
 
 Examples:
   sso app create OrderRouting.Settings --type config-store --field RetryLimit \\
@@ -176,8 +176,9 @@ pub(crate) struct ListArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Only what is given is changed. Type, fields and --administrators-same cannot change; fields can be added
-with 'sso app add-field'. In a file, elements and flags that cannot change are ignored with a warning.
+Only what is given is changed. Type, fields and --administrators-same cannot change; fields
+can be added with 'sso app add-field'. In a file, elements and flags that cannot change are
+ignored with a warning.
 
 Examples:
   sso app update OrderRouting.Settings --contact orders@corp.example

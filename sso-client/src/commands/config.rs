@@ -57,15 +57,15 @@ impl KeyArgs {
 
 #[derive(Args)]
 #[command(after_help = "\
-The first write of an identifier gives every field but field 0, later ones any of them. Values not
-named are kept. A secret must not stand on the command line, where other users and the shell's history
-see it: a masked field given as KEY=VALUE is refused.
+The first write of an identifier gives every field but field 0, later ones any of them. Values
+not named are kept. A secret must not stand on the command line, where other users and the
+shell's history see it: a masked field given as KEY=VALUE is refused.
 
 Examples:
   sso config set OrderRouting.Settings ConfigProperties RetryLimit=5
   sso config set OrderRouting.Settings ConfigProperties RetryLimit=5 --prompt PartnerApiKey
   sso config set OrderRouting.Settings ConfigProperties --values - < values.json
-  where values.json is {\"RetryLimit\": 5, \"PartnerApiKey\": \"…\", \"Note\": null}; null keeps the value")]
+where values.json is {\"RetryLimit\": 5, \"PartnerApiKey\": \"…\", \"Note\": null}; null keeps")]
 pub(crate) struct SetArgs {
     /// Name of the application
     #[arg(value_name = "APP")]
@@ -99,9 +99,9 @@ impl std::fmt::Debug for SetArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Without --reveal you read as an administrator of the application: values of masked fields are
-withheld. With --reveal you read as a user of the application: every value, and it is recorded.
-With KEY the value alone is printed, and a newline.
+Without --reveal you read as an administrator of the application: values of masked fields
+are withheld. With --reveal you read as a user of the application: every value, and it is
+recorded. With KEY the value alone is printed, and a newline.
 
 Examples:
   sso config get OrderRouting.Settings
@@ -144,8 +144,8 @@ pub(crate) struct DeleteArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-One line for each change; with --output json one JSON object a line. A lost connection is opened
-again, and what changed meanwhile is told.
+One line for each change; with --output json one JSON object a line. A lost connection is
+opened again, and what changed meanwhile is told.
 
 Examples:
   sso config watch OrderRouting.Settings ConfigProperties

@@ -2,7 +2,8 @@
 
 use std::{
     ffi::OsString,
-    os::unix::process::ExitStatusExt as _,
+    fs::Permissions,
+    os::unix::{fs::PermissionsExt as _, process::ExitStatusExt as _},
     path::{Path, PathBuf},
     process::ExitStatus,
     time::Duration,
@@ -59,6 +60,7 @@ pub(crate) async fn run(args: DevArgs, output: &Output) -> Result<u8, Failure> {
         None => {
             let made = tempfile::Builder::new()
                 .prefix("sso-dev-")
+                .permissions(Permissions::from_mode(0o700))
                 .tempdir()
                 .map_err(|error| Failure::io("a temporary folder", error))?;
             (made.path().to_owned(), Some(made))

@@ -2,7 +2,10 @@
 
 use prost_types::Timestamp;
 use sso_client::v1::{ApplicationType, MasterSecretState};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
+
+const MILLISECONDS: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
 /// RFC 3339 in UTC, to the millisecond; `None` for a time that is absent or out of range.
 pub(super) fn time(timestamp: Option<&Timestamp>) -> Option<String> {
@@ -10,9 +13,9 @@ pub(super) fn time(timestamp: Option<&Timestamp>) -> Option<String> {
     let nanos = u32::try_from(timestamp.nanos).ok().filter(|&nanos| nanos < 1_000_000_000)?;
     OffsetDateTime::from_unix_timestamp(timestamp.seconds)
         .ok()?
-        .replace_nanosecond(nanos / 1_000_000 * 1_000_000)
+        .replace_nanosecond(nanos)
         .ok()?
-        .format(&Rfc3339)
+        .format(MILLISECONDS)
         .ok()
 }
 
@@ -58,8 +61,8 @@ mod tests {
     #[test]
     fn times_are_rfc_3339() {
         let at = |seconds, nanos| time(Some(&Timestamp { seconds, nanos }));
-        assert_eq!(at(0, 0).as_deref(), Some("1970-01-01T00:00:00Z"));
-        assert_eq!(at(1_700_000_000, 120_456_789).as_deref(), Some("2023-11-14T22:13:20.12Z"));
+        assert_eq!(at(0, 0).as_deref(), Some("1970-01-01T00:00:00.000Z"));
+        assert_eq!(at(1_700_000_000, 120_456_789).as_deref(), Some("2023-11-14T22:13:20.120Z"));
         assert_eq!(at(i64::MAX, 0), None);
         assert_eq!(at(0, -1), None);
         assert_eq!(time_cell(None), "-");

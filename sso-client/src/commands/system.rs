@@ -33,8 +33,8 @@ pub(crate) enum SystemCommand {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The two account lists change only while the system is disabled; you must stay in the new SSO
-administrator accounts. A file has the elements of the reference product:
+The two account lists change only while the system is disabled; you must stay in the new
+SSO administrator accounts. A file has the elements of the reference product:
   <sso><globalInfo><ticketTimeout>10</ticketTimeout></globalInfo></sso>
 
 Examples:

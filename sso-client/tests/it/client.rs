@@ -38,9 +38,16 @@ async fn a_write_is_sent_once() {
     let client = fake.client();
     let error = client.system().enable().await.unwrap_err();
     assert_eq!((error.kind(), error.exit_code()), ("unreachable", 69));
+    assert!(matches!(error, ClientError::Unreachable { outcome_unknown: false, .. }), "never left");
     assert_eq!((fake.calls(), fake.connections()), (0, 1));
     client.system().enable().await.unwrap();
     assert_eq!(fake.calls(), 1, "the connection is opened again by the next call");
+
+    fake.answer(Answer::Never);
+    let client = client.with_deadline(Duration::from_millis(300));
+    let error = client.system().enable().await.unwrap_err();
+    assert!(matches!(error, ClientError::Unreachable { outcome_unknown: true, .. }), "{error:?}");
+    assert_eq!(fake.calls(), 2, "it arrived, once");
 }
 
 #[tokio::test]

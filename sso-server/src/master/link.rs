@@ -79,13 +79,15 @@ impl MasterLink {
         let mut pause = FIRST_PAUSE;
         loop {
             let mut heard = false;
-            let watched = self.watch(&mut heard).await;
+            let ended = match self.watch(&mut heard).await {
+                Ok(()) => "the master secret server ended the watch".to_owned(),
+                Err(error) => error,
+            };
             if heard {
                 // The stream is gone, and with it what confirmed that nothing changed.
-                self.secret.leases.end_write();
+                self.secret.fail(ended);
                 pause = FIRST_PAUSE;
             }
-            tracing::debug!(?watched, "the watch ended");
             match self.fetch().await {
                 // Not every network lets a stream live: ask now and then instead.
                 Ok(()) if !heard => pause = self.poll,

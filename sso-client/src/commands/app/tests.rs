@@ -5,10 +5,10 @@ use crate::cli::{Cli, Command};
 
 fn parse(arguments: &[&str]) -> Result<AppCommand, clap::Error> {
     let arguments = ["sso", "app"].iter().chain(arguments);
-    Ok(match Cli::try_parse_from(arguments)?.command {
-        Command::App { command } => command,
-        _ => panic!("another command"),
-    })
+    let Command::App { command } = Cli::try_parse_from(arguments)?.command else {
+        panic!("another command")
+    };
+    Ok(command)
 }
 
 #[test]
