@@ -515,3 +515,29 @@ mod tests {
         }
     }
 }
+#[cfg(test)]
+mod temporary {
+    use super::*;
+    use crate::memory::LockedKey;
+    #[test]
+    fn temporary_print() {
+        let hex = |b: &[u8]| b.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let key = || LockedKey::from_bytes(&[1; 32]).unwrap();
+        let g = Generation::new(1).unwrap();
+        let ring = KeyRing::new([(g, key())], g).unwrap();
+        let place = Place { table: "revisions", column: "sealed", row: b"row-1", application: b"app-1" };
+        println!("SEAL {}", hex(&ring.seal(&place, b"golden value").unwrap()));
+        println!("FP {}", Fingerprint::of(&key()));
+        println!("WRAP {}", hex(&crate::wrapping::WrappingKey::new(&key()).wrap(&[b"keystore", b"1"], &[5; 32]).unwrap()));
+        let k = key();
+        let t = std::time::Instant::now();
+        for i in 0..10000u32 { let d = derive(&k, "seal", &[b"0123456789abcdef"]); let mut s=[0;24]; s[0]=i as u8; std::hint::black_box(record_cipher(&d, &s)); }
+        println!("derive+cipher {:?}", t.elapsed()/10000);
+        let t = std::time::Instant::now();
+        for _ in 0..10000u32 { let d = derive(&k, "seal", &[b"0123456789abcdef"]); let mut o=[0;44]; expand(d.expose(), &[1;24], &mut o); std::hint::black_box(o); }
+        println!("derive+expand {:?}", t.elapsed()/10000);
+        let t = std::time::Instant::now();
+        for _ in 0..10000u32 { std::hint::black_box(ring.seal(&place, b"golden value").unwrap()); }
+        println!("seal {:?}", t.elapsed()/10000);
+    }
+}

@@ -167,3 +167,101 @@ pub(crate) fn unix_time(clock: &Clock) -> Option<UnixTime> {
 fn refused(why: Refused) -> Error {
     Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(why))))
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{
+        CertificateParams, CertifiedIssuer, CustomExtension, KeyPair, PKCS_RSA_SHA256,
+        PublicKeyData, SignatureAlgorithm,
+    };
+
+    use super::*;
+    use crate::peer::DEVELOPMENT_OID;
+
+    /// A public key of any size that nobody has the private one of.
+    struct Large(Vec<u8>);
+
+    impl PublicKeyData for Large {
+        fn der_bytes(&self) -> &[u8] {
+            &self.0
+        }
+
+        fn algorithm(&self) -> &'static SignatureAlgorithm {
+            &PKCS_RSA_SHA256
+        }
+    }
+
+    fn certificate(edit: impl FnOnce(&mut CertificateParams)) -> CertificateDer<'static> {
+        let mut params = CertificateParams::default();
+        edit(&mut params);
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone()
+    }
+
+    fn with_key(bytes: usize) -> CertificateDer<'static> {
+        let key = KeyPair::generate().unwrap();
+        let issuer = CertifiedIssuer::self_signed(CertificateParams::default(), key).unwrap();
+        let large = Large(vec![1; bytes]);
+        CertificateParams::default().signed_by(&large, &issuer).unwrap().der().clone()
+    }
+
+    fn content(bytes: usize) -> impl FnOnce(&mut CertificateParams) {
+        move |params| {
+            let extension = CustomExtension::from_oid_content(&[1, 2, 3, 4], vec![0; bytes]);
+            params.custom_extensions.push(extension);
+        }
+    }
+
+    fn why(result: Result<(), Error>) -> Option<String> {
+        match result {
+            Ok(()) => None,
+            Err(Error::InvalidCertificate(CertificateError::Other(why))) => Some(why.to_string()),
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn work_that_strangers_can_ask_for_is_bounded() {
+        let verifier = PeerVerifier { inner: Arc::new(()), allow_development: false };
+        let inspect = |own: &CertificateDer<'_>, others: &[CertificateDer<'_>]| {
+            why(verifier.inspect(own, others))
+        };
+        let good = certificate(|_| {});
+        assert_eq!(inspect(&good, &vec![good.clone(); 4]), None);
+        let long = inspect(&good, &vec![good.clone(); 100]).unwrap();
+        assert!(long.contains("more than 4 intermediate"), "{long}");
+
+        assert_eq!(inspect(&with_key(526), &[]), None);
+        let large = inspect(&good, &[with_key(1038)]).unwrap();
+        assert!(large.contains("public key is larger"), "{large}");
+
+        assert_eq!(inspect(&certificate(content(10_000)), &[]), None);
+        let large = inspect(&certificate(content(20_000)), &[]).unwrap();
+        assert!(large.contains("larger than 16384 bytes"), "{large}");
+    }
+
+    #[test]
+    fn development_is_refused_anywhere_in_the_chain() {
+        let marked = certificate(|params| {
+            let mark = CustomExtension::from_oid_content(DEVELOPMENT_OID, vec![5, 0]);
+            params.custom_extensions.push(mark);
+        });
+        let good = certificate(|_| {});
+        let strict = PeerVerifier { inner: Arc::new(()), allow_development: false };
+        let lenient = PeerVerifier { inner: Arc::new(()), allow_development: true };
+        for (own, others) in [(&marked, vec![]), (&good, vec![marked.clone()])] {
+            let refused = why(strict.inspect(own, &others)).unwrap();
+            assert!(refused.contains("development"), "{refused}");
+            assert_eq!(why(lenient.inspect(own, &others)), None);
+        }
+    }
+
+    #[test]
+    fn what_is_no_certificate_is_refused() {
+        let verifier = PeerVerifier { inner: Arc::new(()), allow_development: true };
+        let bytes = CertificateDer::from(vec![0x30, 3, 2, 1, 1]);
+        assert!(matches!(
+            verifier.inspect(&bytes, &[]),
+            Err(Error::InvalidCertificate(CertificateError::BadEncoding))
+        ));
+    }
+}

@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn long_chains_and_large_keys_are_refused() {
+    async fn long_chains_are_refused() {
         let pki = Pki::new();
         let server = serve_files(&pki.issue("server")).await;
         let ann = pki.issue("ann");

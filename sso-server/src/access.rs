@@ -339,14 +339,14 @@ fn denied_in(role: Role, call: &Call, action: Action, name: &ApplicationName) ->
 }
 
 fn denied(reason: Reason, call: &Call, action: Action, why: &str) -> Error {
-    let message = format!("{} may not {}: {why}", call.caller.account, action.as_str());
+    let (noun, verb) = action.as_str().split_once('.').unwrap_or((action.as_str(), "use"));
+    let verb = verb.replace('-', " the ");
+    let message = format!("{} may not {verb} the {noun}: {why}", call.caller.account);
     Error::new(reason, message)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
     use crate::model::{Account, Accounts};
 
@@ -356,8 +356,8 @@ mod tests {
                 account: Account::parse(account).unwrap(),
                 groups: groups
                     .iter()
-                    .map(|g| Account::parse(g).unwrap().key().to_owned())
-                    .collect::<BTreeSet<_>>(),
+                    .map(|g| (Account::parse(g).unwrap().key().to_owned(), (*g).to_owned()))
+                    .collect(),
             },
             request_id: Uuid::nil(),
         }

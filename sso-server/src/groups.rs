@@ -42,8 +42,8 @@ pub struct Groups {
 /// Everything by canonical keys.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Membership {
-    /// Every group, also an empty one.
-    groups: BTreeSet<String>,
+    /// Every group, also an empty one, and its name as written.
+    groups: BTreeMap<String, String>,
     /// Of a member: the groups that name it.
     direct: BTreeMap<String, BTreeSet<String>>,
 }
@@ -60,16 +60,17 @@ impl Groups {
         Ok(Arc::new(Self { file, members: ArcSwap::from_pointee(members), seen }))
     }
 
-    /// Canonical keys of all groups that the account is in, directly or by way of other groups.
+    /// All groups that the account is in, directly or by way of other groups: canonical keys, and the
+    /// names as written.
     #[must_use]
-    pub fn of(&self, account: &Account) -> BTreeSet<String> {
+    pub fn of(&self, account: &Account) -> BTreeMap<String, String> {
         self.members.load().all_of(account.key())
     }
 
     /// Whether there is a group of this name.
     #[must_use]
     pub fn has(&self, account: &Account) -> bool {
-        self.members.load().groups.contains(account.key())
+        self.members.load().groups.contains_key(account.key())
     }
 
     /// Reads the file again within a second of a change, until `stop`. A file that is not usable is
@@ -107,13 +108,14 @@ impl Groups {
 }
 
 impl Membership {
-    fn all_of(&self, key: &str) -> BTreeSet<String> {
-        let mut found = BTreeSet::new();
+    fn all_of(&self, key: &str) -> BTreeMap<String, String> {
+        let mut found = BTreeMap::new();
         let mut open = vec![key];
         while let Some(member) = open.pop() {
             for group in self.direct.get(member).into_iter().flatten() {
                 // A group met before is not opened again, so a circle ends.
-                if found.insert(group.clone()) {
+                let name = self.groups.get(group).unwrap_or(group);
+                if found.insert(group.clone(), name.clone()).is_none() {
                     open.push(group);
                 }
             }
@@ -132,7 +134,7 @@ fn read(path: &Path) -> Result<Membership, SettingsError> {
     let mut membership = Membership::default();
     for (name, members) in &file.groups {
         let group = account(name, name)?;
-        if !membership.groups.insert(group.key().to_owned()) {
+        if membership.groups.insert(group.key().to_owned(), name.clone()).is_some() {
             let message = "the group stands there twice in different case";
             return Err(SettingsError::refused(path, format!("groups.'{name}'"), message));
         }
@@ -181,7 +183,7 @@ version = 1
     }
 
     fn of(groups: &Groups, text: &str) -> Vec<String> {
-        groups.of(&account(text)).into_iter().collect()
+        groups.of(&account(text)).into_keys().collect()
     }
 
     #[test]

@@ -90,6 +90,10 @@ impl Identity {
         if !account.domain().is_some_and(|domain| self.domains.contains(domain)) {
             return None;
         }
+        // A certificate in the name of a group would hold the roles of all its members.
+        if self.groups.has(&account) {
+            return None;
+        }
         let groups = self.groups.of(&account);
         Some(Caller { account, groups })
     }

@@ -25,7 +25,7 @@ use crate::{
     changes::{Change, ChangeReader, Changes},
     error::Error,
     house::{Foundations, House},
-    master::{BindKeystore, MasterLink, MasterSecret},
+    master::{BindKeystore, MasterLink, MasterSecret, MasterState},
     settings::Settings,
     storage::{Storage, StorageError},
     system::ServerFacts,
@@ -106,24 +106,10 @@ pub async fn run(settings: Settings, metrics: Metrics) -> Result<(), ServerError
         None => None,
     };
     let address = listener.local_addr().unwrap_or(settings.listen);
-    let parts = build(&settings, address, tls, &stages).await?;
-
     let tasks = TaskTracker::new();
-    let storage = parts.storage.clone();
-    let house = Arc::clone(&parts.house);
-    let writer = tokio::spawn(parts.audit.run(stages.stop()));
-    tasks.spawn(parts.changes.run(stages.stop()));
-    tasks.spawn(Arc::clone(&parts.tls).watch(stages.stop()));
-    tasks.spawn(settings.identity.groups().watch(stages.stop()));
-    tasks.spawn(parts.link.run(stages.stop()));
-    tasks.spawn(report(Arc::clone(&house), storage.clone(), stages.clone()));
     // Not ready until somebody looked.
-    let starting = Readiness { reasons: vec![Reason::MasterSecretMissing.as_str().to_owned()] };
+    let starting = Readiness { reasons: vec!["the server is starting".to_owned()] };
     let (readiness, observed) = tokio::sync::watch::channel(starting);
-    let (reporter, health) = tonic_health::server::health_reporter();
-    let observing =
-        observe(Arc::clone(&parts.master), storage.clone(), readiness, reporter, stages.clone());
-    tasks.spawn(observing);
     if let Some(operations) = operations {
         let ready = move || observed.borrow().clone();
         let stop = stages.stop();
@@ -133,7 +119,26 @@ pub async fn run(settings: Settings, metrics: Metrics) -> Result<(), ServerError
             }
         });
     }
-
+    // The database may take a while to answer; told to stop meanwhile, there is nothing to drain.
+    let draining = stages.draining();
+    let parts = tokio::select! {
+        parts = build(&settings, address, tls, &stages) => parts?,
+        () = draining.cancelled() => return Ok(()),
+    };
+    let storage = parts.storage.clone();
+    let house = Arc::clone(&parts.house);
+    let writer = tokio::spawn(parts.audit.run(stages.stop()));
+    tasks.spawn(parts.changes.run(stages.stop()));
+    tasks.spawn(Arc::clone(&parts.tls).watch(stages.stop()));
+    tasks.spawn(settings.identity.groups().watch(stages.stop()));
+    tasks.spawn(parts.link.run(stages.stop()));
+    let master = Arc::clone(&parts.master);
+    tasks.spawn(report(Arc::clone(&house), master, storage.clone(), stages.clone()));
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+    let observing =
+        observe(Arc::clone(&parts.master), storage.clone(), readiness, reporter, stages.clone());
+    tasks.spawn(observing);
     let routes = routes(&house, health, settings.reflection)?;
     let incoming =
         mtls_incoming(listener, Arc::clone(&parts.tls), AcceptLimits::default(), stages.draining());
@@ -257,30 +262,38 @@ fn no_system() -> Error {
     Error::new(Reason::Internal, "the row of the system cannot be read back")
 }
 
-/// Keeps the row of this server fresh, and prunes news that everybody has read.
-async fn report(house: Arc<House>, storage: Storage, stages: Shutdown) {
+/// Keeps the row of this server fresh: at once when the state of its keys changes, else every now and
+/// then. News that everybody has read is pruned on the way.
+async fn report(house: Arc<House>, master: Arc<MasterSecret>, storage: Storage, stages: Shutdown) {
     let stop = stages.stop();
+    let mut reported: Option<(MasterState, Duration)> = None;
     let mut failed = false;
     loop {
-        match house.system.report().await {
-            Ok(()) => failed = false,
-            Err(error) if !failed => {
-                tracing::warn!(%error, "this server cannot report itself");
-                failed = true;
-            }
-            Err(_) => {}
-        }
-        let prune = async {
-            let mut transaction = storage.begin().await?;
-            transaction.prune_changes(CHANGES_KEPT).await?;
-            transaction.commit().await
+        let (state, now) = (master.status().state, house.clock.instant());
+        let fresh = |(known, at): (MasterState, Duration)| {
+            known == state && now.saturating_sub(at) < REPORT
         };
-        if let Err(error) = prune.await {
-            tracing::debug!(%error, "old changes were not pruned");
+        if !reported.is_some_and(fresh) {
+            let done = async {
+                house.system.report().await?;
+                let mut transaction = storage.begin().await?;
+                transaction.prune_changes(CHANGES_KEPT).await?;
+                transaction.commit().await?;
+                Ok::<(), Error>(())
+            };
+            match done.await {
+                Ok(()) => failed = false,
+                Err(error) if !failed => {
+                    tracing::warn!(%error, "this server cannot report itself");
+                    failed = true;
+                }
+                Err(_) => {}
+            }
+            reported = Some((state, now));
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(REPORT) => {}
+            () = tokio::time::sleep(HEALTH) => {}
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Whole-system tests with the real programs, and the rules of the house.
 
 mod access;
+mod applications;
+mod bad_input;
 mod canary;
 mod config_store;
 mod dev;

@@ -3,7 +3,7 @@
 #![expect(
     clippy::expect_used,
     clippy::panic,
-    clippy::indexing_slicing,
+    clippy::print_stdout,
     reason = "a test ends where something is not as it has to be"
 )]
 

@@ -75,11 +75,11 @@ impl Description {
 pub fn describe(path: &Path) -> Result<Description, CertificateError> {
     let pem = fs::read(path).map_err(|source| file_error(path, source))?;
     let der = CertificateDer::from_pem_slice(&pem).map_err(|error| {
-        content_error(path, format!("holds no certificate in PEM form: {error}"))
+        content_error(path, &format!("holds no certificate in PEM form: {error}"))
     })?;
     let (_, certificate) = X509Certificate::from_der(&der)
-        .map_err(|error| content_error(path, format!("holds a damaged certificate: {error}")))?;
-    let peer = PeerCertificate::parse(&der).map_err(|error| content_error(path, error))?;
+        .map_err(|error| content_error(path, &format!("holds a damaged certificate: {error}")))?;
+    let peer = PeerCertificate::parse(&der).map_err(|error| content_error(path, &error))?;
     Ok(Description {
         subject: certificate.subject().to_string(),
         issuer: certificate.issuer().to_string(),
@@ -98,18 +98,20 @@ pub fn describe(path: &Path) -> Result<Description, CertificateError> {
 }
 
 fn authority_key(certificate: &X509Certificate<'_>) -> Option<Vec<u8>> {
-    certificate.iter_extensions().find_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::AuthorityKeyIdentifier(identifier) => {
-            identifier.key_identifier.as_ref().map(|key| key.0.to_vec())
-        }
-        _ => None,
+    certificate.iter_extensions().find_map(|extension| {
+        let ParsedExtension::AuthorityKeyIdentifier(found) = extension.parsed_extension() else {
+            return None;
+        };
+        found.key_identifier.as_ref().map(|key| key.0.to_vec())
     })
 }
 
 fn own_key(certificate: &X509Certificate<'_>) -> Option<Vec<u8>> {
-    certificate.iter_extensions().find_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::SubjectKeyIdentifier(key) => Some(key.0.to_vec()),
-        _ => None,
+    certificate.iter_extensions().find_map(|extension| {
+        let ParsedExtension::SubjectKeyIdentifier(key) = extension.parsed_extension() else {
+            return None;
+        };
+        Some(key.0.to_vec())
     })
 }
 
@@ -144,7 +146,8 @@ fn usages(certificate: &X509Certificate<'_>) -> Vec<String> {
     let known = [(usage.server_auth, "server"), (usage.client_auth, "client"), (usage.any, "any")];
     known
         .into_iter()
-        .filter_map(|(set, name)| set.then(|| name.to_owned()))
+        .filter(|(set, _)| *set)
+        .map(|(_, name)| name.to_owned())
         .chain(usage.other.iter().map(ToString::to_string))
         .collect()
 }

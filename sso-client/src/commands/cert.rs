@@ -187,10 +187,8 @@ mod tests {
     fn run_line(line: &[&str]) -> Result<(), Failure> {
         let cli = Cli::try_parse_from(["sso", "--quiet", "cert"].iter().chain(line)).unwrap();
         let output = Output::new(&cli.global);
-        match cli.command {
-            Command::Cert(args) => run(args, &output),
-            _ => panic!("another command"),
-        }
+        let Command::Cert(args) = cli.command else { panic!("another command") };
+        run(args, &output)
     }
 
     #[test]

@@ -42,7 +42,7 @@ Examples:
   sso system update --ticket-timeout 10 --credential-cache-timeout 30
   sso system update --sso-administrators 'CORP\\SSO Administrators'")]
 pub(crate) struct UpdateArgs {
-    /// XML file with a <globalInfo> element; only what it holds is changed
+    /// XML file with a globalInfo element; only what it holds is changed
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "values")]
     file: Option<PathBuf>,
     #[command(flatten)]

@@ -101,7 +101,6 @@ where
 }
 
 /// The call and the message of a request that came through the door.
-#[expect(clippy::result_large_err, reason = "tonic's handlers return Status")]
 pub(super) fn call_of<T>(request: tonic::Request<T>) -> Result<(Call, T), Status> {
     let (_, mut extensions, message) = request.into_parts();
     let call = extensions.remove::<Call>().ok_or_else(|| {

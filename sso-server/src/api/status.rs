@@ -33,22 +33,18 @@ impl Handlers {
             Ok(value) => return Ok(value),
             Err(error) => error,
         };
-        match error.reason.code() {
-            Code::PermissionDenied => {
-                tracing::warn!(%call, action = action.as_str(), application, reason = error.reason.as_str(), "denied");
-                let subject = Subject { application, ..Subject::default() };
-                if let Err(lost) =
-                    self.house.audit.denied(call, action, subject, error.reason).await
-                {
-                    tracing::error!(%call, error = %lost, "a denial could not be audited");
-                }
+        let (action_name, reason) = (action.as_str(), error.reason.as_str());
+        let code = error.reason.code();
+        if code == Code::PermissionDenied {
+            tracing::warn!(%call, action = action_name, application, reason, "denied");
+            let subject = Subject { application, ..Subject::default() };
+            if let Err(lost) = self.house.audit.denied(call, action, subject, error.reason).await {
+                tracing::error!(%call, error = %lost, "a denial could not be audited");
             }
-            Code::Internal | Code::DataLoss | Code::Unavailable => {
-                tracing::error!(%call, action = action.as_str(), application, %error, "failed");
-            }
-            _ => {
-                tracing::info!(%call, action = action.as_str(), application, reason = error.reason.as_str(), "refused")
-            }
+        } else if matches!(code, Code::Internal | Code::DataLoss | Code::Unavailable) {
+            tracing::error!(%call, action = action_name, application, %error, "failed");
+        } else {
+            tracing::info!(%call, action = action_name, application, reason, "refused");
         }
         Err(status(error, call))
     }

@@ -85,7 +85,7 @@ impl System for Handlers {
             master_secret: Some(master_secret(status.master)),
             caller: Some(v1::CallerStatus {
                 account: call.caller.account.as_str().to_owned(),
-                groups: call.caller.groups.iter().cloned().collect(),
+                groups: call.caller.groups.values().cloned().collect(),
                 sso_administrator: status.sso_administrator,
                 affiliate_administrator: status.affiliate_administrator,
             }),

@@ -1,6 +1,6 @@
 //! Who asks.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use super::{Account, Accounts};
 
@@ -9,8 +9,8 @@ use super::{Account, Accounts};
 pub struct Caller {
     /// Who it is.
     pub account: Account,
-    /// Canonical keys of the groups, nested ones included.
-    pub groups: BTreeSet<String>,
+    /// The groups, nested ones included: canonical key and name as written.
+    pub groups: BTreeMap<String, String>,
 }
 
 impl Caller {
@@ -18,12 +18,12 @@ impl Caller {
     #[must_use]
     pub fn is_in(&self, accounts: &Accounts) -> bool {
         accounts.iter().any(|account| {
-            account.key() == self.account.key() || self.groups.contains(account.key())
+            account.key() == self.account.key() || self.groups.contains_key(account.key())
         })
     }
 
     /// The canonical keys of the account and all its groups.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
-        std::iter::once(self.account.key()).chain(self.groups.iter().map(String::as_str))
+        std::iter::once(self.account.key()).chain(self.groups.keys().map(String::as_str))
     }
 }
