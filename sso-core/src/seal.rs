@@ -19,9 +19,10 @@
 //! a key *and* a nonce of this record alone, the construction Kubernetes calls an extended nonce.
 //! A repetition needs about 2⁹⁶ records, and then only these two suffer. No function here takes a
 //! nonce, and a restored copy of a machine cannot repeat one: the bits come from the operating
-//! system for each call. The price is two HKDF expansions, around half a microsecond, less than one
-//! round trip to any database by three orders of magnitude; a key per application with a counted
-//! bound would have saved it and needed a counter that survives everything.
+//! system for each call. The price is two HKDF expansions: 0.9 of the 2 µs that sealing a short
+//! value takes (measured, x86-64 with SHA extensions), next to the commit of a row, which takes
+//! hundreds. A key per application with a counted bound would save it and need a counter that
+//! survives everything.
 
 use aes_gcm::{
     Aes256Gcm, KeyInit as _, Nonce,
@@ -513,31 +514,5 @@ mod tests {
             prop_assert!(ring.open(&PLACE, &sealed).is_err());
             let _ = sealed_under(&sealed);
         }
-    }
-}
-#[cfg(test)]
-mod temporary {
-    use super::*;
-    use crate::memory::LockedKey;
-    #[test]
-    fn temporary_print() {
-        let hex = |b: &[u8]| b.iter().map(|b| format!("{b:02x}")).collect::<String>();
-        let key = || LockedKey::from_bytes(&[1; 32]).unwrap();
-        let g = Generation::new(1).unwrap();
-        let ring = KeyRing::new([(g, key())], g).unwrap();
-        let place = Place { table: "revisions", column: "sealed", row: b"row-1", application: b"app-1" };
-        println!("SEAL {}", hex(&ring.seal(&place, b"golden value").unwrap()));
-        println!("FP {}", Fingerprint::of(&key()));
-        println!("WRAP {}", hex(&crate::wrapping::WrappingKey::new(&key()).wrap(&[b"keystore", b"1"], &[5; 32]).unwrap()));
-        let k = key();
-        let t = std::time::Instant::now();
-        for i in 0..10000u32 { let d = derive(&k, "seal", &[b"0123456789abcdef"]); let mut s=[0;24]; s[0]=i as u8; std::hint::black_box(record_cipher(&d, &s)); }
-        println!("derive+cipher {:?}", t.elapsed()/10000);
-        let t = std::time::Instant::now();
-        for _ in 0..10000u32 { let d = derive(&k, "seal", &[b"0123456789abcdef"]); let mut o=[0;44]; expand(d.expose(), &[1;24], &mut o); std::hint::black_box(o); }
-        println!("derive+expand {:?}", t.elapsed()/10000);
-        let t = std::time::Instant::now();
-        for _ in 0..10000u32 { std::hint::black_box(ring.seal(&place, b"golden value").unwrap()); }
-        println!("seal {:?}", t.elapsed()/10000);
     }
 }

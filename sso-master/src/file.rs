@@ -53,7 +53,7 @@ pub enum FileError {
 #[non_exhaustive]
 pub enum FormatError {
     /// It is something else.
-    #[error("this is no {0}")]
+    #[error("this is no file of the kind {0}")]
     Other(&'static str),
     /// A newer program wrote it.
     #[error(

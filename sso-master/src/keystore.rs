@@ -32,7 +32,7 @@ const VERSION: u64 = 1;
 #[non_exhaustive]
 pub enum KeystoreError {
     /// The file cannot be used, whatever is in it.
-    #[error("keystore {0}")]
+    #[error("keystore {error}{advice}", error = .0, advice = way_out(.0))]
     File(#[from] FileError),
     /// The contents cannot be used.
     #[error(
@@ -321,6 +321,18 @@ fn bound<R>(
     use_it(&[b"generation", id.as_bytes(), &number, fingerprint.as_bytes()])
 }
 
+fn way_out(error: &FileError) -> &'static str {
+    match error {
+        FileError::Missing(_) => {
+            "; make it with `sso-master init`, or correct `keystore` in the settings"
+        }
+        FileError::Read { .. }
+        | FileError::Write { .. }
+        | FileError::Exists(_)
+        | FileError::Lax { .. } => "",
+    }
+}
+
 /// Dates in files are for people; fractions of a second only make them longer.
 pub(crate) fn whole_seconds(time: OffsetDateTime) -> OffsetDateTime {
     time.replace_nanosecond(0).unwrap_or(time)
@@ -396,6 +408,7 @@ mod tests {
         assert!(error.contains("0640") && error.contains("chmod 600"), "{error}");
         let missing = Keystore::read(&folder.path().join("other")).unwrap_err();
         assert!(matches!(missing, KeystoreError::File(FileError::Missing(_))), "{missing}");
+        assert!(missing.to_string().contains("sso-master init"), "{missing}");
     }
 
     #[test]

@@ -20,6 +20,7 @@ use sso_master::{
     serve,
     settings::{DEFAULT_PATH, Settings},
 };
+use time::format_description::well_known::Rfc3339;
 
 /// The master secret server: keeps the master secret and hands it to SSO servers.
 #[derive(Debug, Parser)]
@@ -177,7 +178,8 @@ fn verify(file: &Path, password_file: Option<&Path>) -> Result<(), MasterError> 
     };
     let ring = backup.open(&password)?;
     say(&format!("keystore   {}", backup.keystore()))?;
-    say(&format!("created    {}", backup.created()))?;
+    let created = backup.created().format(&Rfc3339).unwrap_or_default();
+    say(&format!("created    {created}"))?;
     for (generation, fingerprint) in ring.generations() {
         let active = if generation == ring.active() { " active," } else { "" };
         say(&format!("generation {generation}{active} fingerprint {fingerprint}"))?;

@@ -47,8 +47,12 @@ pub fn run(settings_path: &Path) -> Result<(), MasterError> {
         sso_core::memory::require_locked_memory();
     }
     let tls = TlsReloader::load(&settings.tls)?;
-    let keystore = Keystore::read(&settings.keystore)?;
-    let unlocked = open(&settings, &keystore)?;
+    let keystore = Keystore::read(&settings.keystore).inspect_err(|error| {
+        tracing::error!(event = 10520, %error, "no master secret");
+    })?;
+    let unlocked = open(&settings, &keystore).inspect_err(|error| {
+        tracing::error!(event = 10521, %error, "the master secret stays locked");
+    })?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {

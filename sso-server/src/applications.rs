@@ -198,8 +198,8 @@ impl Applications {
         let mut transaction = self.storage.begin().await?;
         let found = transaction.lock_application(name).await?;
         let before = self.access.require_in(call, Action::ApplicationUpdate, name, found)?;
-        if change.administrators.is_some() && !self.access.is_affiliate_administrator(&call.caller)
-        {
+        let administrators = Action::ApplicationUpdateAdministrators;
+        if change.administrators.is_some() && self.access.require(call, administrators).is_err() {
             return Err(Error::new(
                 Reason::AdministratorAccountsProtected,
                 format!(

@@ -72,23 +72,7 @@ fn matrix() -> Vec<Row> {
 }
 
 fn prepare(system: &System) {
-    let _ = system.sso_ok(
-        "affiliate-admin",
-        &[
-            "app",
-            "create",
-            APPLICATION,
-            "--field",
-            "Open",
-            "--field",
-            "Closed:masked",
-            "--users",
-            "DEV\\Application Users",
-            "--admins",
-            "DEV\\Application Administrators",
-            "--enable",
-        ],
-    );
+    system.create_application(APPLICATION, &["Open", "Closed:masked"]);
     let set = ["config", "set", APPLICATION, "One", "--values", "-"];
     let output = system.sso_with_input("app-admin", &set, r#"{"Open":"o","Closed":"c"}"#);
     assert!(output.status.success(), "{output:?}");

@@ -9,23 +9,7 @@ use std::{
 use sso_tests::system::{Database, System, programs};
 
 fn prepare(system: &System) {
-    let _ = system.sso_ok(
-        "affiliate-admin",
-        &[
-            "app",
-            "create",
-            "App",
-            "--field",
-            "Open",
-            "--field",
-            "Closed:masked",
-            "--users",
-            "DEV\\Application Users",
-            "--admins",
-            "DEV\\Application Administrators",
-            "--enable",
-        ],
-    );
+    system.create_application("App", &["Open", "Closed:masked"]);
     let set = ["config", "set", "App", "One", "--values", "-"];
     let output = system.sso_with_input("app-admin", &set, r#"{"Open":"o","Closed":"c"}"#);
     assert!(output.status.success(), "{output:?}");

@@ -3,26 +3,50 @@
 
 use std::{fs, process::Output};
 
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD},
+};
 use sso_tests::{everywhere::on_each_database, system::System};
 
 const MARKER: &str = "canary-7f3a91c2";
 
-/// The marker, and how it would look in hexadecimal, in base64 at each offset, and as JSON numbers.
-fn forms() -> Vec<Vec<u8>> {
-    let hex: String = MARKER.bytes().map(|byte| format!("{byte:02x}")).collect();
-    let numbers: Vec<String> = MARKER.bytes().map(|byte| byte.to_string()).collect();
-    let mut forms =
-        vec![MARKER.as_bytes().to_vec(), hex.to_uppercase().into_bytes(), hex.into_bytes()];
-    forms.push(numbers.join(", ").into_bytes());
-    forms.push(numbers.join(",").into_bytes());
+/// The secret, and how it would look in hexadecimal, in base64 at each offset, and as JSON numbers.
+fn forms(secret: &str) -> Vec<String> {
+    let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let numbers: Vec<String> = secret.bytes().map(|byte| byte.to_string()).collect();
+    let mut forms = vec![secret.to_owned(), hex.to_uppercase(), hex];
+    forms.extend([numbers.join(", "), numbers.join(",")]);
+    for offset in 0..3 {
+        let bytes = [&[0; 3][..offset], secret.as_bytes()].concat();
+        // Of the digits only those whose six bits are all of the secret.
+        let digits = (offset * 8).div_ceil(6)..bytes.len() * 8 / 6;
+        forms.extend([&STANDARD_NO_PAD, &URL_SAFE_NO_PAD].map(|alphabet| {
+            let text = alphabet.encode(&bytes);
+            text[digits.clone()].to_owned()
+        }));
+    }
     forms
 }
 
+fn holds(content: &[u8], secret: &str) -> bool {
+    let within = |form: &String| content.windows(form.len()).any(|it| it == form.as_bytes());
+    forms(secret).iter().any(within)
+}
+
 fn assert_clean(what: &str, content: &[u8]) {
-    for form in forms() {
-        let found = content.windows(form.len()).any(|window| window == form);
-        assert!(!found, "{what} holds the marker");
+    assert!(!holds(content, MARKER), "{what} holds the marker");
+}
+
+#[test]
+fn the_search_finds_what_it_looks_for() {
+    for offset in 0..3 {
+        let around = format!("{}{MARKER}behind", "before".split_at(offset).0);
+        for text in [STANDARD.encode(&around), format!("{:?}", around.as_bytes()), around] {
+            assert!(holds(text.as_bytes(), MARKER), "{text}");
+        }
     }
+    assert!(!holds(b"canary-7f3a91c", MARKER));
 }
 
 fn write(system: &System, identifier: &str, values: &str) -> Output {
@@ -33,23 +57,7 @@ fn write(system: &System, identifier: &str, values: &str) -> Output {
 #[test]
 fn no_secret_is_left_in_anything_the_processes_leave_behind() {
     on_each_database(|system, _| {
-        let _ = system.sso_ok(
-            "affiliate-admin",
-            &[
-                "app",
-                "create",
-                "Canary",
-                "--field",
-                "Open",
-                "--field",
-                "Closed:masked",
-                "--users",
-                "DEV\\Application Users",
-                "--admins",
-                "DEV\\Application Administrators",
-                "--enable",
-            ],
-        );
+        system.create_application("Canary", &["Open", "Closed:masked"]);
         let both = format!(r#"{{"Open":"{MARKER}","Closed":"{MARKER}-2"}}"#);
         assert!(write(system, "One", &both).status.success());
         assert!(write(system, "One", &both).status.success());
@@ -115,8 +123,15 @@ fn no_secret_is_left_in_anything_the_processes_leave_behind() {
         system.stop_master();
         let files = system.files();
         assert!(files.iter().any(|(path, _)| path.ends_with("sso-server-1.log")));
-        for (path, content) in files {
-            assert_clean(&path.display().to_string(), &content);
+        for (path, content) in &files {
+            assert_clean(&path.display().to_string(), content);
+        }
+        // What unlocks the master secret and its backup stands in one file each.
+        for own in ["master.passphrase", "backup.passphrase"] {
+            let passphrase = fs::read_to_string(system.folder().join(own)).expect("a passphrase");
+            for (path, content) in files.iter().filter(|(path, _)| !path.ends_with(own)) {
+                assert!(!holds(content, passphrase.trim()), "{} holds {own}", path.display());
+            }
         }
     });
 }

@@ -16,23 +16,7 @@ use tonic::{Status, transport::Channel};
 const APPLICATION: &str = "Orders";
 
 fn prepare(system: &System) {
-    let _ = system.sso_ok(
-        "affiliate-admin",
-        &[
-            "app",
-            "create",
-            APPLICATION,
-            "--field",
-            "Url",
-            "--field",
-            "ApiKey:masked",
-            "--users",
-            "DEV\\Application Users",
-            "--admins",
-            "DEV\\Application Administrators",
-            "--enable",
-        ],
-    );
+    system.create_application(APPLICATION, &["Url", "ApiKey:masked"]);
 }
 
 fn client(system: &System, number: usize, who: &str) -> ConfigStoreClient<Channel> {

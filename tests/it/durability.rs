@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -22,21 +22,7 @@ use tonic::transport::Channel;
 const APPLICATION: &str = "Durable";
 
 fn prepare(system: &System) {
-    let _ = system.sso_ok(
-        "affiliate-admin",
-        &[
-            "app",
-            "create",
-            APPLICATION,
-            "--field",
-            "Key",
-            "--users",
-            "DEV\\Application Users",
-            "--admins",
-            "DEV\\Application Administrators",
-            "--enable",
-        ],
-    );
+    system.create_application(APPLICATION, &["Key"]);
 }
 
 async fn set(channel: &Channel, identifier: &str, value: &str) -> Result<u64, tonic::Status> {
@@ -66,18 +52,35 @@ fn reason(status: &tonic::Status) -> Option<Reason> {
     Refusal::from_status(status).map(|refusal| refusal.reason)
 }
 
+/// Asks until the answer is `Some`.
+async fn within_soon<T>(ask: impl AsyncFn() -> Option<T>) -> T {
+    let asking = async {
+        loop {
+            if let Some(answer) = ask().await {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), asking).await.expect("an answer within 30 s")
+}
+
 #[test]
 fn no_acknowledged_write_is_lost_by_killing_any_process() {
     on_each_database(|system, runtime| {
         prepare(system);
         for victim in ["server", "master", "server", "both"] {
             let stop = Arc::new(AtomicBool::new(false));
-            let writers: Vec<_> = (0..8)
-                .map(|writer| {
-                    let (stop, channel) = (Arc::clone(&stop), {
+            let counts: Vec<_> = (0..8).map(|_| Arc::new(AtomicU64::new(0))).collect();
+            let writers: Vec<_> = counts
+                .iter()
+                .enumerate()
+                .map(|(writer, count)| {
+                    let (stop, count) = (Arc::clone(&stop), Arc::clone(count));
+                    let channel = {
                         let _guard = runtime.enter();
                         raw::channel(system, 1, "app-admin")
-                    });
+                    };
                     runtime.spawn(async move {
                         let identifier = format!("{victim}-{writer}");
                         let mut acknowledged = None;
@@ -87,7 +90,10 @@ fn no_acknowledged_write_is_lost_by_killing_any_process() {
                             }
                             let value = number.to_string();
                             match set(&channel, &identifier, &value).await {
-                                Ok(revision) => acknowledged = Some((revision, number)),
+                                Ok(revision) => {
+                                    acknowledged = Some((revision, number));
+                                    count.fetch_add(1, Ordering::Relaxed);
+                                }
                                 Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
                             }
                         }
@@ -95,8 +101,15 @@ fn no_acknowledged_write_is_lost_by_killing_any_process() {
                     })
                 })
                 .collect();
-            // Enough writes that the kill comes while some are under way.
-            std::thread::sleep(Duration::from_millis(700));
+            let more_from_each = |more: u64| {
+                let now = || counts.iter().map(|count| count.load(Ordering::Relaxed));
+                let wanted: Vec<u64> = now().map(|count| count + more).collect();
+                eventually("every writer is acknowledged", Duration::from_secs(60), || {
+                    now().zip(&wanted).all(|(count, wanted)| count >= *wanted).then_some(())
+                });
+            };
+            // The kill comes while all of them write.
+            more_from_each(10);
             if victim != "master" {
                 system.kill_server(1);
             }
@@ -109,7 +122,7 @@ fn no_acknowledged_write_is_lost_by_killing_any_process() {
             if victim != "master" {
                 system.start_server(1);
             }
-            std::thread::sleep(Duration::from_millis(300));
+            more_from_each(1);
             stop.store(true, Ordering::Relaxed);
             runtime.block_on(async {
                 let channel = raw::channel(system, 1, "app-admin");
@@ -142,12 +155,7 @@ fn while_the_master_is_away_reads_go_on_and_writes_are_refused_at_once() {
         system.kill_master();
         runtime.block_on(async {
             // The connection breaks with the process; nothing waits for a lease to end.
-            let refused = loop {
-                match set(&channel, "One", "too late").await {
-                    Err(status) => break status,
-                    Ok(_) => tokio::time::sleep(Duration::from_millis(10)).await,
-                }
-            };
+            let refused = within_soon(async || set(&channel, "One", "too late").await.err()).await;
             assert_eq!(reason(&refused), Some(Reason::MasterUnreachable), "{refused:?}");
             let (_, value) = get(&channel, "One").await.expect("reads go on");
             assert_ne!(value, "");
@@ -177,12 +185,10 @@ fn while_the_master_is_away_reads_go_on_and_writes_are_refused_at_once() {
             raw::channel(system, 1, "app-admin")
         };
         runtime.block_on(async {
-            let refused = loop {
-                match get(&channel, "One").await {
-                    Err(status) if reason(&status).is_some() => break status,
-                    _ => tokio::time::sleep(Duration::from_millis(10)).await,
-                }
-            };
+            let refused = within_soon(async || {
+                get(&channel, "One").await.err().filter(|status| reason(status).is_some())
+            })
+            .await;
             assert_eq!(reason(&refused), Some(Reason::MasterSecretMissing), "{refused:?}");
             let refused = set(&channel, "One", "no").await.expect_err("refused");
             assert_eq!(reason(&refused), Some(Reason::MasterSecretMissing), "{refused:?}");
@@ -194,11 +200,7 @@ fn while_the_master_is_away_reads_go_on_and_writes_are_refused_at_once() {
         // The master comes back, and everything recovers by itself.
         system.start_master();
         runtime.block_on(async {
-            let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-            while let Err(status) = set(&channel, "One", "after").await {
-                assert!(tokio::time::Instant::now() < deadline, "{status:?}");
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
+            within_soon(async || set(&channel, "One", "after").await.ok()).await;
             assert_eq!(get(&channel, "One").await.expect("read").1, "after");
         });
     });

@@ -145,16 +145,52 @@ fn nothing_imports_upward() {
     for source in sources("sso-server/src/") {
         let room = source.server_room().expect("a room");
         let own = floor(room).unwrap_or_else(|| panic!("{}: on which floor is it?", source.path));
-        for (number, line) in source.code() {
-            for used in line.split("crate::").skip(1) {
-                let used = used.split(|c: char| !(c.is_alphanumeric() || c == '_')).next();
-                if used.and_then(floor).is_some_and(|used| used > own) {
-                    found.push(format!("{}:{number}: {}", source.path, line.trim()));
-                }
+        let code: Vec<_> = source.code().map(|(_, line)| line).collect();
+        for used in rooms_used(&code.join("\n")) {
+            if floor(&used).is_some_and(|used| used > own) {
+                found.push(format!("{} uses {used}", source.path));
             }
         }
     }
     assert!(found.is_empty(), "imports from a higher floor:\n{}", found.join("\n"));
+}
+
+/// The first name of every path behind `crate::`, those of a group in braces included.
+fn rooms_used(code: &str) -> Vec<String> {
+    let room = |path: &str| {
+        let end = |c: char| !(c.is_alphanumeric() || c == '_');
+        path.trim_start().split(end).next().unwrap_or_default().to_owned()
+    };
+    let mut rooms = Vec::new();
+    for path in code.split("crate::").skip(1) {
+        let Some(group) = path.strip_prefix('{') else {
+            rooms.push(room(path));
+            continue;
+        };
+        let (mut depth, mut start) = (0_usize, 0);
+        for (at, c) in group.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth > 0 => depth -= 1,
+                ',' | '}' if depth == 0 => {
+                    rooms.push(room(&group[start..at]));
+                    start = at + 1;
+                    if c == '}' {
+                        break;
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    rooms
+}
+
+#[test]
+fn the_rooms_of_grouped_imports_are_seen() {
+    let code = "use crate::{\n    api::{self, EntryLayer},\n    error::Error,\n};\nfn f() -> crate::model::Page {";
+    let used: Vec<_> = rooms_used(code).into_iter().filter(|room| !room.is_empty()).collect();
+    assert_eq!(used, ["api", "error", "model"]);
 }
 
 #[test]

@@ -11,21 +11,7 @@ const VALUES: &str = r#"{"Key":"canary-of-the-row"}"#;
 
 fn prepare(system: &System) {
     for application in ["First", "Second"] {
-        let _ = system.sso_ok(
-            "affiliate-admin",
-            &[
-                "app",
-                "create",
-                application,
-                "--field",
-                "Key:masked",
-                "--users",
-                "DEV\\Application Users",
-                "--admins",
-                "DEV\\Application Administrators",
-                "--enable",
-            ],
-        );
+        system.create_application(application, &["Key:masked"]);
         for identifier in ["One", "Two"] {
             for _ in 0..2 {
                 let set = ["config", "set", application, identifier, "--values", "-"];

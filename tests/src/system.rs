@@ -189,6 +189,16 @@ impl System {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"))
     }
 
+    /// Creates an enabled application with these fields (`Label` or `Label:masked`) behind field 0,
+    /// for the accounts that `sso dev` makes.
+    pub fn create_application(&self, name: &str, fields: &[&str]) {
+        let mut arguments = vec!["app", "create", name, "--enable"];
+        arguments.extend(["--users", "DEV\\Application Users"]);
+        arguments.extend(["--admins", "DEV\\Application Administrators"]);
+        arguments.extend(fields.iter().flat_map(|field| ["--field", field]));
+        let _ = self.sso_ok("affiliate-admin", &arguments);
+    }
+
     /// `sso` as this profile, to be started by the caller: with nothing of this process's environment
     /// that names another system.
     #[must_use]

@@ -140,12 +140,12 @@ fn show(certificate: &Description, output: &Output) -> Result<(), Failure> {
         let mut pairs = vec![
             ("subject", certificate.subject.clone()),
             ("issuer", certificate.issuer.clone()),
-            ("names", certificate.alternative_names.join(", ")),
+            ("names", list(&certificate.alternative_names)),
             ("valid from", shown(certificate.not_before)),
             ("valid until", shown(certificate.not_after)),
             ("fingerprint", certificate.fingerprint_sha256.clone()),
             ("serial", certificate.serial.clone()),
-            ("usage", certificate.usages.join(", ")),
+            ("usage", list(&certificate.usages)),
             ("authority", yes_or_no(certificate.authority)),
         ];
         if certificate.development {
@@ -153,6 +153,10 @@ fn show(certificate: &Description, output: &Output) -> Result<(), Failure> {
         }
         output.pairs(pairs)
     })
+}
+
+fn list(texts: &[String]) -> String {
+    if texts.is_empty() { "-".to_owned() } else { texts.join(", ") }
 }
 
 fn shown(time: OffsetDateTime) -> String {

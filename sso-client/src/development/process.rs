@@ -26,7 +26,14 @@ pub struct Process {
     name: String,
     child: Child,
     operations: SocketAddr,
-    log: PathBuf,
+    log: Log,
+}
+
+/// A log file, and where in it this run begins.
+#[derive(Clone, Debug)]
+struct Log {
+    path: PathBuf,
+    start: usize,
 }
 
 impl Process {
@@ -40,6 +47,7 @@ impl Process {
     ) -> Result<Self, DevelopmentError> {
         let mut command = Command::new(program);
         command.arg("run").arg("--settings").arg(settings);
+        let log = Log::at_its_end(log);
         let child = spawn(quiet(command, &log)?).map_err(DevelopmentError::file(program))?;
         Ok(Self { name: name.to_owned(), child, operations, log })
     }
@@ -59,7 +67,7 @@ impl Process {
     /// The file that holds what the program said.
     #[must_use]
     pub fn log(&self) -> &Path {
-        &self.log
+        &self.log.path
     }
 
     /// Where `/livez`, `/readyz` and `/metrics` are.
@@ -93,8 +101,8 @@ impl Process {
                     name: self.name.clone(),
                     seconds: deadline.as_secs(),
                     why,
-                    log: self.log.clone(),
-                    tail: tail(&self.log),
+                    log: self.log.path.clone(),
+                    tail: self.log.tail(),
                 });
             }
             thread::sleep(POLL);
@@ -141,6 +149,7 @@ impl Drop for Process {
 /// Runs a program to its end; what it says is appended to the log file.
 pub(super) fn complete(name: &str, command: Command, log: &Path) -> Result<(), DevelopmentError> {
     let program = PathBuf::from(command.get_program());
+    let log = &Log::at_its_end(log.to_owned());
     let status = spawn(quiet(command, log)?)
         .and_then(|mut child| child.wait())
         .map_err(DevelopmentError::file(program))?;
@@ -149,7 +158,8 @@ pub(super) fn complete(name: &str, command: Command, log: &Path) -> Result<(), D
 
 /// Without input, with output to the log, and out of reach of the terminal's Ctrl-C: who started it
 /// stops it, in order.
-fn quiet(mut command: Command, log: &Path) -> Result<Command, DevelopmentError> {
+fn quiet(mut command: Command, log: &Log) -> Result<Command, DevelopmentError> {
+    let log = &log.path;
     let file = File::options()
         .create(true)
         .append(true)
@@ -195,21 +205,28 @@ fn pid(child: &Child) -> Option<Pid> {
     i32::try_from(child.id()).ok().and_then(Pid::from_raw)
 }
 
-fn ended(name: &str, status: ExitStatus, log: &Path) -> DevelopmentError {
+fn ended(name: &str, status: ExitStatus, log: &Log) -> DevelopmentError {
     DevelopmentError::Ended {
         name: name.to_owned(),
         what: format!("ended with {status}"),
-        log: log.to_owned(),
-        tail: tail(log),
+        log: log.path.clone(),
+        tail: log.tail(),
     }
 }
 
-fn tail(log: &Path) -> String {
-    let bytes = fs::read(log).unwrap_or_default();
-    let text = String::from_utf8_lossy(&bytes);
-    let lines: Vec<_> = text.lines().collect();
-    let shown = lines.get(lines.len().saturating_sub(TAIL)..).unwrap_or_default();
-    shown.join("\n")
+impl Log {
+    fn at_its_end(path: PathBuf) -> Self {
+        let length = fs::metadata(&path).map_or(0, |metadata| metadata.len());
+        Self { path, start: usize::try_from(length).unwrap_or_default() }
+    }
+
+    /// The last lines of this run.
+    fn tail(&self) -> String {
+        let bytes = fs::read(&self.path).unwrap_or_default();
+        let text = String::from_utf8_lossy(bytes.get(self.start..).unwrap_or_default());
+        let lines: Vec<_> = text.lines().collect();
+        lines.get(lines.len().saturating_sub(TAIL)..).unwrap_or_default().join("\n")
+    }
 }
 
 #[cfg(test)]
@@ -252,7 +269,7 @@ pub(super) mod tests {
             started(folder.path(), "trap 'exit 3' TERM; echo up; while :; do sleep 0.01; done");
         let clock = Clock::System;
         let start = clock.instant();
-        while !tail(process.log()).contains("up") {
+        while !process.log.tail().contains("up") {
             assert!(clock.instant().saturating_sub(start) < Duration::from_secs(20));
             thread::sleep(POLL);
         }

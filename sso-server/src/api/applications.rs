@@ -15,8 +15,11 @@ use crate::{
     access::Action,
     applications::{ApplicationChange, ListFilter, NewApplication},
     error::Error,
-    model::{Accounts, ApplicationName, Fields, Label, PageRequest, page_token},
+    model::{Accounts, Application, ApplicationName, Fields, Label, PageRequest},
 };
+
+/// The list that page tokens are of.
+const LIST: &str = "applications";
 
 #[tonic::async_trait]
 impl Applications for Handlers {
@@ -26,15 +29,14 @@ impl Applications for Handlers {
     ) -> Result<Response<v1::CreateApplicationResponse>, Status> {
         let (call, message) = call_of(request)?;
         let given = message.application.unwrap_or_default();
-        let result = async {
+        self.respond(&call, Action::ApplicationCreate, &given.name, async {
             let (created, warnings) = self.house.applications.create(&call, new(&given)?).await?;
             Ok(v1::CreateApplicationResponse {
                 application: Some(application(&created, true)),
                 warnings: warnings.into_iter().map(warning).collect(),
             })
-        };
-        let result = result.await;
-        self.answer(&call, Action::ApplicationCreate, &given.name, result).await.map(Response::new)
+        })
+        .await
     }
 
     async fn get(
@@ -42,47 +44,30 @@ impl Applications for Handlers {
         request: Request<v1::GetApplicationRequest>,
     ) -> Result<Response<v1::GetApplicationResponse>, Status> {
         let (call, message) = call_of(request)?;
-        let result = async {
+        self.respond(&call, Action::ApplicationRead, &message.name, async {
             let name = ApplicationName::parse(&message.name)?;
             let (read, for_administrator) = self.house.applications.read(&call, &name).await?;
             let application = Some(application(&read, for_administrator));
             Ok(v1::GetApplicationResponse { application })
-        };
-        let result = result.await;
-        self.answer(&call, Action::ApplicationRead, &message.name, result).await.map(Response::new)
+        })
+        .await
     }
 
     async fn list(
         &self,
         request: Request<v1::ListApplicationsRequest>,
     ) -> Result<Response<v1::ListApplicationsResponse>, Status> {
-        const LIST: &str = "applications";
         let (call, message) = call_of(request)?;
-        let result = async {
+        self.respond(&call, Action::ApplicationList, "", async {
             let page = PageRequest::parse(LIST, message.page_size, &message.page_token)?;
-            let kind = match message.r#type {
-                0 => None,
-                given => Some(kind(given)?),
-            };
-            let filter = ListFilter {
-                name_contains: message.name_contains.clone(),
-                kind,
-                contact: message.contact.clone(),
-            };
-            let page = self.house.applications.list(&call, filter, page).await?;
+            let page = self.house.applications.list(&call, filter(message)?, page).await?;
+            let entry = |(it, full): &(Application, bool)| application(it, *full);
             Ok(v1::ListApplicationsResponse {
-                applications: page
-                    .entries
-                    .iter()
-                    .map(|(it, full)| application(it, *full))
-                    .collect(),
-                next_page_token: page
-                    .next
-                    .map_or_else(String::new, |after| page_token(LIST, &after)),
+                next_page_token: page.next_token(LIST),
+                applications: page.entries.iter().map(entry).collect(),
             })
-        };
-        let result = result.await;
-        self.answer(&call, Action::ApplicationList, "", result).await.map(Response::new)
+        })
+        .await
     }
 
     async fn update(
@@ -92,7 +77,7 @@ impl Applications for Handlers {
         let (call, message) = call_of(request)?;
         let given = message.application.unwrap_or_default();
         let paths = message.update_mask.unwrap_or_default().paths;
-        let result = async {
+        self.respond(&call, Action::ApplicationUpdate, &given.name, async {
             let name = ApplicationName::parse(&given.name)?;
             let change = change(&given, &paths)?;
             let (updated, warnings) = self.house.applications.update(&call, &name, change).await?;
@@ -100,9 +85,8 @@ impl Applications for Handlers {
                 application: Some(application(&updated, true)),
                 warnings: warnings.into_iter().map(warning).collect(),
             })
-        };
-        let result = result.await;
-        self.answer(&call, Action::ApplicationUpdate, &given.name, result).await.map(Response::new)
+        })
+        .await
     }
 
     async fn enable(
@@ -110,15 +94,12 @@ impl Applications for Handlers {
         request: Request<v1::EnableApplicationRequest>,
     ) -> Result<Response<v1::EnableApplicationResponse>, Status> {
         let (call, message) = call_of(request)?;
-        let result = async {
+        self.respond(&call, Action::ApplicationEnable, &message.name, async {
             let name = ApplicationName::parse(&message.name)?;
             let enabled = self.house.applications.set_enabled(&call, &name, true).await?;
             Ok(v1::EnableApplicationResponse { application: Some(application(&enabled, true)) })
-        };
-        let result = result.await;
-        self.answer(&call, Action::ApplicationEnable, &message.name, result)
-            .await
-            .map(Response::new)
+        })
+        .await
     }
 
     async fn disable(
@@ -126,15 +107,12 @@ impl Applications for Handlers {
         request: Request<v1::DisableApplicationRequest>,
     ) -> Result<Response<v1::DisableApplicationResponse>, Status> {
         let (call, message) = call_of(request)?;
-        let result = async {
+        self.respond(&call, Action::ApplicationDisable, &message.name, async {
             let name = ApplicationName::parse(&message.name)?;
             let disabled = self.house.applications.set_enabled(&call, &name, false).await?;
             Ok(v1::DisableApplicationResponse { application: Some(application(&disabled, true)) })
-        };
-        let result = result.await;
-        self.answer(&call, Action::ApplicationDisable, &message.name, result)
-            .await
-            .map(Response::new)
+        })
+        .await
     }
 
     async fn delete(
@@ -142,15 +120,12 @@ impl Applications for Handlers {
         request: Request<v1::DeleteApplicationRequest>,
     ) -> Result<Response<v1::DeleteApplicationResponse>, Status> {
         let (call, message) = call_of(request)?;
-        let result = async {
+        self.respond(&call, Action::ApplicationDelete, &message.name, async {
             let name = ApplicationName::parse(&message.name)?;
             let existed = self.house.applications.delete(&call, &name).await?;
             Ok(v1::DeleteApplicationResponse { existed })
-        };
-        let result = result.await;
-        self.answer(&call, Action::ApplicationDelete, &message.name, result)
-            .await
-            .map(Response::new)
+        })
+        .await
     }
 
     async fn add_field(
@@ -158,7 +133,7 @@ impl Applications for Handlers {
         request: Request<v1::AddFieldRequest>,
     ) -> Result<Response<v1::AddFieldResponse>, Status> {
         let (call, message) = call_of(request)?;
-        let result = async {
+        self.respond(&call, Action::ApplicationAddField, &message.application, async {
             let name = ApplicationName::parse(&message.application)?;
             let label = Label::parse(&message.label)?;
             let applications = &self.house.applications;
@@ -168,10 +143,8 @@ impl Applications for Handlers {
                 application: Some(application(&changed, true)),
                 field: Some(field(&added)),
             })
-        };
-        let result = result.await;
-        let name = &message.application;
-        self.answer(&call, Action::ApplicationAddField, name, result).await.map(Response::new)
+        })
+        .await
     }
 }
 
@@ -181,6 +154,14 @@ fn warning(warning: Error) -> v1::Warning {
         event: warning.reason.event().unwrap_or_default(),
         message: warning.message,
     }
+}
+
+fn filter(message: v1::ListApplicationsRequest) -> Result<ListFilter, Error> {
+    let kind = match message.r#type {
+        0 => None,
+        given => Some(kind(given)?),
+    };
+    Ok(ListFilter { name_contains: message.name_contains, kind, contact: message.contact })
 }
 
 fn new(given: &v1::Application) -> Result<NewApplication, Error> {

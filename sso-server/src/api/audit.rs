@@ -11,11 +11,10 @@ use super::{
 use crate::{
     access::Action,
     error::Error,
-    model::{
-        Account, ApplicationName, AuditFilter, AuditOutcome, AuditRecord, PageRequest, page_token,
-    },
+    model::{Account, ApplicationName, AuditFilter, AuditOutcome, AuditRecord, PageRequest},
 };
 
+/// The list that page tokens are of.
 const LIST: &str = "audit";
 
 #[tonic::async_trait]
@@ -25,7 +24,7 @@ impl Audit for Handlers {
         request: Request<v1::ListAuditRequest>,
     ) -> Result<Response<v1::ListAuditResponse>, Status> {
         let (call, message) = call_of(request)?;
-        let result = async {
+        self.respond(&call, Action::AuditList, &message.application, async {
             let page = PageRequest::parse(LIST, message.page_size, &message.page_token)?;
             let application = match message.application.as_str() {
                 "" => None,
@@ -34,15 +33,11 @@ impl Audit for Handlers {
             let filter = filter(&message)?;
             let page = self.house.audit_trail.list(&call, application, filter, page).await?;
             Ok(v1::ListAuditResponse {
+                next_page_token: page.next_token(LIST),
                 records: page.entries.into_iter().map(record).collect(),
-                next_page_token: page
-                    .next
-                    .map_or_else(String::new, |after| page_token(LIST, &after)),
             })
-        };
-        let result = result.await;
-        let name = &message.application;
-        self.answer(&call, Action::AuditList, name, result).await.map(Response::new)
+        })
+        .await
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 
-use futures_util::{Stream, StreamExt as _};
+use futures_util::{Stream, StreamExt as _, future::join_all};
 use sso_core::secret::SecretText;
 use sso_proto::{
     Reason,
@@ -12,13 +12,18 @@ use tonic::{Request, Response, Status};
 
 use super::{Handlers, convert::timestamp, entry::call_of, status::status};
 use crate::{
-    access::Action,
-    config_store::{Configuration, ReadMode, SetMode, WatchTarget, Write},
+    access::{Action, Call},
+    config_store::{Configuration, ConfigurationChange, ReadMode, SetMode, WatchTarget, Write},
     error::Error,
-    model::{ApplicationName, Identifier, Label, PageRequest, Revision, page_token},
+    model::{
+        ApplicationName, ConfigurationHead, Identifier, Label, MAX_FIELDS, PageRequest, Revision,
+        RevisionEntry,
+    },
 };
 
+/// Configurations that one request may read or watch.
 const BATCH: usize = 100;
+/// The list that page tokens are of.
 const IDENTIFIERS: &str = "identifiers";
 
 #[tonic::async_trait]
@@ -29,7 +34,7 @@ impl ConfigStore for Handlers {
     ) -> Result<Response<v1::SetConfigurationResponse>, Status> {
         let (call, mut message) = call_of(request)?;
         let name = std::mem::take(&mut message.application);
-        let result = async {
+        self.respond(&call, Action::ConfigurationSet, &name, async {
             let (application, identifier) = key(&name, &message.identifier)?;
             let write = write(message)?;
             let written =
@@ -41,9 +46,8 @@ impl ConfigStore for Handlers {
                 kept: written.kept,
                 cleared: written.cleared,
             })
-        };
-        let result = result.await;
-        self.answer(&call, Action::ConfigurationSet, &name, result).await.map(Response::new)
+        })
+        .await
     }
 
     async fn get(
@@ -52,18 +56,15 @@ impl ConfigStore for Handlers {
     ) -> Result<Response<v1::GetConfigurationResponse>, Status> {
         let (call, message) = call_of(request)?;
         let mode = message.mode();
-        let result = async {
+        self.respond(&call, read_mode(mode).action(), &message.application, async {
             let (application, identifier) = key(&message.application, &message.identifier)?;
             let fields = labels(&message.fields)?;
             let store = &self.house.config_store;
             let read =
                 store.get(&call, &application, &identifier, read_mode(mode), &fields).await?;
             Ok(v1::GetConfigurationResponse { configuration: Some(configuration(read)) })
-        };
-        let result = result.await;
-        self.answer(&call, read_mode(mode).action(), &message.application, result)
-            .await
-            .map(Response::new)
+        })
+        .await
     }
 
     async fn batch_get(
@@ -72,24 +73,13 @@ impl ConfigStore for Handlers {
     ) -> Result<Response<v1::BatchGetConfigurationsResponse>, Status> {
         let (call, message) = call_of(request)?;
         let mode = read_mode(message.mode());
-        let counted = counted("keys", message.keys.len());
-        self.answer(&call, mode.action(), "", counted).await?;
-        let mut results = Vec::with_capacity(message.keys.len());
-        for wanted in message.keys {
-            let read = async {
-                let (application, identifier) = key(&wanted.application, &wanted.identifier)?;
-                self.house.config_store.get(&call, &application, &identifier, mode, &[]).await
-            };
-            let read = read.await;
-            let answer = self.answer(&call, mode.action(), &wanted.application, read).await;
-            let result = match answer {
-                Ok(read) => Got::Configuration(configuration(read)),
-                Err(status) => Got::Refusal(refusal(&status)),
-            };
-            results
-                .push(v1::BatchGetConfigurationsResult { key: Some(wanted), result: Some(result) });
-        }
-        Ok(Response::new(v1::BatchGetConfigurationsResponse { results }))
+        self.respond(&call, mode.action(), "", async {
+            counted("keys", message.keys.len())?;
+            // Side by side, so that the records of their reveals share transactions.
+            let reads = message.keys.into_iter().map(|wanted| self.read_one(&call, wanted, mode));
+            Ok(v1::BatchGetConfigurationsResponse { results: join_all(reads).await })
+        })
+        .await
     }
 
     async fn delete(
@@ -97,7 +87,7 @@ impl ConfigStore for Handlers {
         request: Request<v1::DeleteConfigurationRequest>,
     ) -> Result<Response<v1::DeleteConfigurationResponse>, Status> {
         let (call, message) = call_of(request)?;
-        let result = async {
+        self.respond(&call, Action::ConfigurationDelete, &message.application, async {
             let (application, identifier) = key(&message.application, &message.identifier)?;
             let expected = message.if_revision.map(Revision);
             let store = &self.house.config_store;
@@ -106,10 +96,8 @@ impl ConfigStore for Handlers {
                 existed: deleted.is_some(),
                 revision: deleted.map_or(0, |revision| revision.0),
             })
-        };
-        let result = result.await;
-        let name = &message.application;
-        self.answer(&call, Action::ConfigurationDelete, name, result).await.map(Response::new)
+        })
+        .await
     }
 
     async fn list_identifiers(
@@ -117,26 +105,16 @@ impl ConfigStore for Handlers {
         request: Request<v1::ListIdentifiersRequest>,
     ) -> Result<Response<v1::ListIdentifiersResponse>, Status> {
         let (call, message) = call_of(request)?;
-        let result = async {
+        self.respond(&call, Action::ConfigurationList, &message.application, async {
             let application = ApplicationName::parse(&message.application)?;
             let page = PageRequest::parse(IDENTIFIERS, message.page_size, &message.page_token)?;
             let page = self.house.config_store.list(&call, &application, page).await?;
-            let entry = |head: crate::model::ConfigurationHead| v1::IdentifierEntry {
-                identifier: head.identifier.as_str().to_owned(),
-                revision: head.revision.0,
-                updated_at: Some(timestamp(head.updated_at)),
-                updated_by: head.updated_by,
-            };
             Ok(v1::ListIdentifiersResponse {
-                identifiers: page.entries.into_iter().map(entry).collect(),
-                next_page_token: page
-                    .next
-                    .map_or_else(String::new, |after| page_token(IDENTIFIERS, &after)),
+                next_page_token: page.next_token(IDENTIFIERS),
+                identifiers: page.entries.into_iter().map(identifier_entry).collect(),
             })
-        };
-        let result = result.await;
-        let name = &message.application;
-        self.answer(&call, Action::ConfigurationList, name, result).await.map(Response::new)
+        })
+        .await
     }
 
     async fn history(
@@ -144,21 +122,12 @@ impl ConfigStore for Handlers {
         request: Request<v1::HistoryRequest>,
     ) -> Result<Response<v1::HistoryResponse>, Status> {
         let (call, message) = call_of(request)?;
-        let result = async {
+        self.respond(&call, Action::ConfigurationHistory, &message.application, async {
             let (application, identifier) = key(&message.application, &message.identifier)?;
             let history = self.house.config_store.history(&call, &application, &identifier).await?;
-            let entry = |entry: crate::model::RevisionEntry| v1::RevisionEntry {
-                revision: entry.revision.0,
-                written_at: Some(timestamp(entry.written_at)),
-                written_by: entry.written_by,
-                changed: entry.changed,
-                rolled_back_to: entry.rolled_back_to.map(|revision| revision.0),
-            };
-            Ok(v1::HistoryResponse { revisions: history.into_iter().map(entry).collect() })
-        };
-        let result = result.await;
-        let name = &message.application;
-        self.answer(&call, Action::ConfigurationHistory, name, result).await.map(Response::new)
+            Ok(v1::HistoryResponse { revisions: history.into_iter().map(revision_entry).collect() })
+        })
+        .await
     }
 
     async fn rollback(
@@ -166,7 +135,7 @@ impl ConfigStore for Handlers {
         request: Request<v1::RollbackConfigurationRequest>,
     ) -> Result<Response<v1::RollbackConfigurationResponse>, Status> {
         let (call, message) = call_of(request)?;
-        let result = async {
+        self.respond(&call, Action::ConfigurationRollback, &message.application, async {
             let (application, identifier) = key(&message.application, &message.identifier)?;
             let wanted = Revision(message.revision);
             let expected = message.if_revision.map(Revision);
@@ -174,10 +143,8 @@ impl ConfigStore for Handlers {
             let written =
                 store.rollback(&call, &application, &identifier, wanted, expected).await?;
             Ok(v1::RollbackConfigurationResponse { revision: written.0 })
-        };
-        let result = result.await;
-        let name = &message.application;
-        self.answer(&call, Action::ConfigurationRollback, name, result).await.map(Response::new)
+        })
+        .await
     }
 
     type WatchStream =
@@ -188,25 +155,36 @@ impl ConfigStore for Handlers {
         request: Request<v1::WatchConfigurationsRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let (call, message) = call_of(request)?;
-        let result = async {
+        let name = message.targets.first().map_or("", |target| &target.application);
+        let watching = async {
             counted("targets", message.targets.len())?;
-            let targets: Vec<_> =
-                message.targets.iter().map(watch_target).collect::<Result<_, _>>()?;
+            let targets = message.targets.iter().map(watch_target).collect::<Result<_, _>>()?;
             self.house.config_store.watch(&call, targets).await
         };
-        let result = result.await;
-        let name = message.targets.first().map_or("", |target| &target.application);
-        let changes = self.answer(&call, Action::ConfigurationWatch, name, result).await?;
-        let messages = changes.map(move |change| match change {
-            Ok(change) => Ok(v1::ConfigurationChange {
-                application: change.application,
-                identifier: change.identifier,
-                revision: change.revision.0,
-                deleted: change.deleted,
-            }),
-            Err(error) => Err(status(error, &call)),
-        });
+        let changes = self.answer(&call, Action::ConfigurationWatch, name, watching).await?;
+        let messages =
+            changes.map(move |news| news.map(change).map_err(|error| status(error, &call)));
         Ok(Response::new(Box::pin(messages)))
+    }
+}
+
+impl Handlers {
+    /// One part of a batch: what `get` would have answered.
+    async fn read_one(
+        &self,
+        call: &Call,
+        wanted: v1::ConfigurationKey,
+        mode: ReadMode,
+    ) -> v1::BatchGetConfigurationsResult {
+        let read = async {
+            let (application, identifier) = key(&wanted.application, &wanted.identifier)?;
+            self.house.config_store.get(call, &application, &identifier, mode, &[]).await
+        };
+        let result = match self.answer(call, mode.action(), &wanted.application, read).await {
+            Ok(read) => Got::Configuration(configuration(read)),
+            Err(status) => Got::Refusal(refusal(&status)),
+        };
+        v1::BatchGetConfigurationsResult { key: Some(wanted), result: Some(result) }
     }
 }
 
@@ -215,7 +193,7 @@ fn key(application: &str, identifier: &str) -> Result<(ApplicationName, Identifi
 }
 
 fn labels(fields: &[String]) -> Result<Vec<Label>, Error> {
-    if fields.len() > crate::model::MAX_FIELDS {
+    if fields.len() > MAX_FIELDS {
         return Err(Error::new(
             Reason::InvalidRequest,
             "more fields are named than any application has",
@@ -267,6 +245,34 @@ fn configuration(read: Configuration) -> v1::Configuration {
         masked: read.masked,
         updated_at: Some(timestamp(read.updated_at)),
         updated_by: read.updated_by,
+    }
+}
+
+fn identifier_entry(head: ConfigurationHead) -> v1::IdentifierEntry {
+    v1::IdentifierEntry {
+        identifier: head.identifier.as_str().to_owned(),
+        revision: head.revision.0,
+        updated_at: Some(timestamp(head.updated_at)),
+        updated_by: head.updated_by,
+    }
+}
+
+fn revision_entry(entry: RevisionEntry) -> v1::RevisionEntry {
+    v1::RevisionEntry {
+        revision: entry.revision.0,
+        written_at: Some(timestamp(entry.written_at)),
+        written_by: entry.written_by,
+        changed: entry.changed,
+        rolled_back_to: entry.rolled_back_to.map(|revision| revision.0),
+    }
+}
+
+fn change(change: ConfigurationChange) -> v1::ConfigurationChange {
+    v1::ConfigurationChange {
+        application: change.application,
+        identifier: change.identifier,
+        revision: change.revision.0,
+        deleted: change.deleted,
     }
 }
 

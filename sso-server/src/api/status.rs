@@ -1,7 +1,7 @@
 //! How an error leaves the house: status, reason, request id, and the audit of denials.
 
 use sso_proto::Refusal;
-use tonic::{Code, Status};
+use tonic::{Code, Response, Status};
 
 use super::Handlers;
 use crate::{
@@ -21,15 +21,26 @@ pub(super) fn status(error: Error, call: &Call) -> Status {
 }
 
 impl Handlers {
-    /// Turns the result of a noun into the answer. A denial is audited first.
+    /// Does the work of a handler and answers with the message it makes.
+    pub(super) async fn respond<T>(
+        &self,
+        call: &Call,
+        action: Action,
+        application: &str,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<Response<T>, Status> {
+        self.answer(call, action, application, work).await.map(Response::new)
+    }
+
+    /// Does the work of a handler. A denial is audited before it is answered.
     pub(super) async fn answer<T>(
         &self,
         call: &Call,
         action: Action,
         application: &str,
-        result: Result<T, Error>,
+        work: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Status> {
-        let error = match result {
+        let error = match work.await {
             Ok(value) => return Ok(value),
             Err(error) => error,
         };

@@ -12,11 +12,11 @@ use super::{
     entry::call_of,
 };
 use crate::{
-    access::Action,
+    access::{Action, Call},
     error::Error,
     master::{MasterState, MasterStatus},
-    model::Accounts,
-    system::GlobalInfoChange,
+    model::{Accounts, ServerEntry},
+    system::{GlobalInfoChange, ServerStatus},
 };
 
 #[tonic::async_trait]
@@ -26,10 +26,11 @@ impl System for Handlers {
         request: Request<v1::GetGlobalInfoRequest>,
     ) -> Result<Response<v1::GetGlobalInfoResponse>, Status> {
         let (call, _) = call_of(request)?;
-        let result = self.house.system.global_info(&call).await;
-        let info = self.answer(&call, Action::SystemRead, "", result).await?;
-        let global_info = Some(global_info(&info));
-        Ok(Response::new(v1::GetGlobalInfoResponse { global_info }))
+        self.respond(&call, Action::SystemRead, "", async {
+            let info = self.house.system.global_info(&call).await?;
+            Ok(v1::GetGlobalInfoResponse { global_info: Some(global_info(&info)) })
+        })
+        .await
     }
 
     async fn update_global_info(
@@ -37,15 +38,13 @@ impl System for Handlers {
         request: Request<v1::UpdateGlobalInfoRequest>,
     ) -> Result<Response<v1::UpdateGlobalInfoResponse>, Status> {
         let (call, message) = call_of(request)?;
-        let result = async {
+        self.respond(&call, Action::SystemUpdate, "", async {
             let given = message.global_info.unwrap_or_default();
             let paths = message.update_mask.unwrap_or_default().paths;
-            self.house.system.update(&call, change(&given, &paths)?).await
-        };
-        let result = result.await;
-        let info = self.answer(&call, Action::SystemUpdate, "", result).await?;
-        let global_info = Some(global_info(&info));
-        Ok(Response::new(v1::UpdateGlobalInfoResponse { global_info }))
+            let info = self.house.system.update(&call, change(&given, &paths)?).await?;
+            Ok(v1::UpdateGlobalInfoResponse { global_info: Some(global_info(&info)) })
+        })
+        .await
     }
 
     async fn enable(
@@ -53,9 +52,11 @@ impl System for Handlers {
         request: Request<v1::EnableSystemRequest>,
     ) -> Result<Response<v1::EnableSystemResponse>, Status> {
         let (call, _) = call_of(request)?;
-        let result = self.house.system.set_enabled(&call, true).await;
-        self.answer(&call, Action::SystemEnable, "", result).await?;
-        Ok(Response::new(v1::EnableSystemResponse {}))
+        self.respond(&call, Action::SystemEnable, "", async {
+            self.house.system.set_enabled(&call, true).await?;
+            Ok(v1::EnableSystemResponse {})
+        })
+        .await
     }
 
     async fn disable(
@@ -63,9 +64,11 @@ impl System for Handlers {
         request: Request<v1::DisableSystemRequest>,
     ) -> Result<Response<v1::DisableSystemResponse>, Status> {
         let (call, _) = call_of(request)?;
-        let result = self.house.system.set_enabled(&call, false).await;
-        self.answer(&call, Action::SystemDisable, "", result).await?;
-        Ok(Response::new(v1::DisableSystemResponse {}))
+        self.respond(&call, Action::SystemDisable, "", async {
+            self.house.system.set_enabled(&call, false).await?;
+            Ok(v1::DisableSystemResponse {})
+        })
+        .await
     }
 
     async fn get_server_status(
@@ -73,24 +76,10 @@ impl System for Handlers {
         request: Request<v1::GetServerStatusRequest>,
     ) -> Result<Response<v1::GetServerStatusResponse>, Status> {
         let (call, _) = call_of(request)?;
-        let result = self.house.system.status(&call);
-        let status = self.answer(&call, Action::ServerStatus, "", result).await?;
-        Ok(Response::new(v1::GetServerStatusResponse {
-            server: status.server,
-            version: status.version,
-            started_at: Some(timestamp(status.started_at)),
-            database: status.database.to_owned(),
-            schema_version: status.schema_version,
-            system_enabled: status.enabled,
-            master_secret: Some(master_secret(status.master)),
-            caller: Some(v1::CallerStatus {
-                account: call.caller.account.as_str().to_owned(),
-                groups: call.caller.groups.values().cloned().collect(),
-                sso_administrator: status.sso_administrator,
-                affiliate_administrator: status.affiliate_administrator,
-            }),
-            server_time: Some(timestamp(status.now)),
-        }))
+        self.respond(&call, Action::ServerStatus, "", async {
+            Ok(server_status(self.house.system.status(&call)?, &call))
+        })
+        .await
     }
 
     async fn list_servers(
@@ -98,21 +87,44 @@ impl System for Handlers {
         request: Request<v1::ListServersRequest>,
     ) -> Result<Response<v1::ListServersResponse>, Status> {
         let (call, _) = call_of(request)?;
-        let result = self.house.system.servers(&call).await;
-        let servers = self.answer(&call, Action::ServerList, "", result).await?;
-        let entry = |(server, online): (crate::model::ServerEntry, bool)| v1::ServerEntry {
-            name: server.name,
-            address: server.address,
-            version: server.version,
-            started_at: Some(timestamp(server.started_at)),
-            last_seen_at: Some(timestamp(server.last_seen_at)),
-            online,
-            master_secret_state: MasterState::parse(&server.master_state)
-                .map_or(v1::MasterSecretState::Unspecified, state)
-                .into(),
-        };
-        let servers = servers.into_iter().map(entry).collect();
-        Ok(Response::new(v1::ListServersResponse { servers }))
+        self.respond(&call, Action::ServerList, "", async {
+            let servers = self.house.system.servers(&call).await?;
+            Ok(v1::ListServersResponse { servers: servers.into_iter().map(server).collect() })
+        })
+        .await
+    }
+}
+
+fn server_status(status: ServerStatus, call: &Call) -> v1::GetServerStatusResponse {
+    v1::GetServerStatusResponse {
+        server: status.server,
+        version: status.version,
+        started_at: Some(timestamp(status.started_at)),
+        database: status.database.to_owned(),
+        schema_version: status.schema_version,
+        system_enabled: status.enabled,
+        master_secret: Some(master_secret(status.master)),
+        caller: Some(v1::CallerStatus {
+            account: call.caller.account.as_str().to_owned(),
+            groups: call.caller.groups.values().cloned().collect(),
+            sso_administrator: status.sso_administrator,
+            affiliate_administrator: status.affiliate_administrator,
+        }),
+        server_time: Some(timestamp(status.now)),
+    }
+}
+
+fn server((server, online): (ServerEntry, bool)) -> v1::ServerEntry {
+    v1::ServerEntry {
+        name: server.name,
+        address: server.address,
+        version: server.version,
+        started_at: Some(timestamp(server.started_at)),
+        last_seen_at: Some(timestamp(server.last_seen_at)),
+        online,
+        master_secret_state: MasterState::parse(&server.master_state)
+            .map_or(v1::MasterSecretState::Unspecified, state)
+            .into(),
     }
 }
 

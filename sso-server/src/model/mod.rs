@@ -21,6 +21,7 @@ pub use configuration::{
     RevisionEntry,
 };
 pub use global_info::GlobalInfo;
+pub(crate) use name::canonical;
 pub use name::{ApplicationName, Identifier, Label};
-pub use page::{Page, PageRequest, page_token};
+pub use page::{Page, PageRequest};
 pub use server_entry::ServerEntry;

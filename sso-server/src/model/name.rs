@@ -2,12 +2,13 @@
 
 use std::fmt;
 
-use crate::error::Error;
 use sso_proto::Reason;
 use unicode_normalization::UnicodeNormalization as _;
 
+use crate::error::Error;
+
 /// The canonical form under which two spellings are the same name.
-fn canonical(text: &str) -> String {
+pub(crate) fn canonical(text: &str) -> String {
     text.nfkc().collect::<String>().to_lowercase().nfkc().collect()
 }
 

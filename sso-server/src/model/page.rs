@@ -27,6 +27,15 @@ pub struct Page<T> {
     pub next: Option<String>,
 }
 
+impl<T> Page<T> {
+    /// The token for the page behind this one of the list named `list`; empty at the end. Opaque to
+    /// clients.
+    #[must_use]
+    pub fn next_token(&self, list: &str) -> String {
+        self.next.as_deref().map_or_else(String::new, |after| token(list, after))
+    }
+}
+
 impl PageRequest {
     /// Reads size and token of a request for the list named `list`.
     ///
@@ -44,9 +53,8 @@ impl PageRequest {
     }
 }
 
-/// The token that makes [`PageRequest::parse`] go on behind `after`; opaque to clients.
-#[must_use]
-pub fn page_token(list: &str, after: &str) -> String {
+/// The token that makes [`PageRequest::parse`] go on behind `after`.
+fn token(list: &str, after: &str) -> String {
     format!("{list}\0{after}").bytes().fold(String::new(), |mut token, byte| {
         // Writing to a String cannot fail.
         let _ = write!(token, "{byte:02x}");
@@ -86,7 +94,7 @@ mod tests {
     proptest! {
         #[test]
         fn tokens_survive(after in "\\PC{0,40}") {
-            let token = page_token("applications", &after);
+            let token = token("applications", &after);
             let page = PageRequest::parse("applications", 0, &token).unwrap();
             prop_assert_eq!(page, PageRequest { size: 100, after: Some(after) });
         }
@@ -99,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_token_of_another_list_is_refused() {
-        let token = page_token("audit", "x");
+        let token = token("audit", "x");
         let error = PageRequest::parse("applications", 0, &token).unwrap_err();
         assert_eq!(error.reason, Reason::InvalidPageToken);
         assert_eq!(PageRequest::parse("audit", 1001, "").unwrap_err().reason, Reason::OutOfRange);

@@ -54,7 +54,6 @@ macro_rules! listed {
     };
 }
 const LOAD: &str = whole!("SELECT * FROM applications WHERE name_key = $1");
-const LOAD_BY_ID: &str = whole!("SELECT * FROM applications WHERE id = $1");
 const LIST: Statement = Statement {
     sqlite: listed!("SELECT value FROM json_each($6)"),
     postgres: listed!("SELECT json_array_elements_text(CAST(CAST($6 AS TEXT) AS JSON))"),
@@ -81,7 +80,6 @@ const INSERT_FIELD: &str = "\
 
 pub(super) const STATEMENTS: &[Statement] = &[
     Statement::same(LOAD),
-    Statement::same(LOAD_BY_ID),
     LIST,
     LOCK,
     Statement::same(INSERT),
@@ -114,18 +112,7 @@ impl Storage {
         &self,
         name: &ApplicationName,
     ) -> Result<Option<Application>, StorageError> {
-        load(&mut *self.reader().await?, LOAD, name.key().to_owned()).await
-    }
-
-    /// The application of this id.
-    ///
-    /// # Errors
-    /// `Unavailable`, `Corrupt`.
-    pub async fn application_by_id(
-        &self,
-        id: ApplicationId,
-    ) -> Result<Option<Application>, StorageError> {
-        load(&mut *self.reader().await?, LOAD_BY_ID, id.to_string()).await
+        load(&mut *self.reader().await?, name).await
     }
 
     /// Applications by name.
@@ -153,17 +140,6 @@ impl Storage {
 }
 
 impl Transaction {
-    /// The application of this name, as it is now.
-    ///
-    /// # Errors
-    /// `Unavailable`, `Corrupt`.
-    pub async fn application(
-        &mut self,
-        name: &ApplicationName,
-    ) -> Result<Option<Application>, StorageError> {
-        load(self.connection(), LOAD, name.key().to_owned()).await
-    }
-
     /// The application of this name, held against changes by others until the end of this
     /// transaction.
     ///
@@ -175,7 +151,7 @@ impl Transaction {
     ) -> Result<Option<Application>, StorageError> {
         let lock = self.dialect().pick(&LOCK);
         sqlx::query(lock).bind(name.key()).fetch_all(self.connection()).await?;
-        self.application(name).await
+        load(self.connection(), name).await
     }
 
     /// Writes a new application with its accounts and fields.
@@ -297,10 +273,9 @@ impl Transaction {
 
 async fn load(
     connection: &mut AnyConnection,
-    statement: &'static str,
-    key: String,
+    name: &ApplicationName,
 ) -> Result<Option<Application>, StorageError> {
-    let rows = sqlx::query(statement).bind(key).fetch_all(connection).await?;
+    let rows = sqlx::query(LOAD).bind(name.key()).fetch_all(connection).await?;
     Ok(assemble(&rows)?.pop())
 }
 

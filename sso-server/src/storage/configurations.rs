@@ -1,10 +1,7 @@
 //! Configurations: their heads, and the sealed values of their revisions.
 
-use std::collections::HashMap;
-
 use sqlx::{AnyConnection, any::AnyRow};
 use time::OffsetDateTime;
-use uuid::Uuid;
 
 use super::{
     Storage, StorageError, Transaction,
@@ -18,8 +15,6 @@ use crate::model::{
 
 const TABLE: &str = "configurations";
 const REVISIONS: &str = "configuration_revisions";
-/// How many keys one statement of [`Storage::configurations`] asks for.
-const BATCH: usize = 16;
 
 macro_rules! head {
     ($lock:literal) => {
@@ -27,17 +22,6 @@ macro_rules! head {
             "SELECT id, identifier, identifier_key, revision, deleted_revision, updated_at, updated_by ",
             "FROM configurations WHERE application_id = $1 AND identifier_key = $2",
             $lock
-        )
-    };
-}
-macro_rules! current {
-    ($which:literal) => {
-        concat!(
-            "SELECT c.id, c.application_id, c.identifier, c.identifier_key, c.revision, ",
-            "c.deleted_revision, c.updated_at, c.updated_by, r.sealed FROM configurations c ",
-            "LEFT JOIN configuration_revisions r ",
-            "ON r.configuration_id = c.id AND r.revision = c.revision WHERE ",
-            $which
         )
     };
 }
@@ -53,12 +37,11 @@ macro_rules! revision {
 }
 const HEAD: &str = head!("");
 const LOCK: Statement = Statement { sqlite: head!(""), postgres: head!(" FOR NO KEY UPDATE") };
-const CURRENT: &str = current!("c.application_id = $1 AND c.identifier_key = $2");
-const CURRENT_BATCH: &str = current!(
-    "(c.application_id, c.identifier_key) IN (VALUES ($1, $2), ($3, $4), ($5, $6), ($7, $8), \
-     ($9, $10), ($11, $12), ($13, $14), ($15, $16), ($17, $18), ($19, $20), ($21, $22), \
-     ($23, $24), ($25, $26), ($27, $28), ($29, $30), ($31, $32))"
-);
+const CURRENT: &str = "\
+    SELECT c.id, c.identifier, c.identifier_key, c.revision, c.deleted_revision, c.updated_at, \
+    c.updated_by, r.sealed FROM configurations c LEFT JOIN configuration_revisions r \
+    ON r.configuration_id = c.id AND r.revision = c.revision \
+    WHERE c.application_id = $1 AND c.identifier_key = $2";
 const LIST: &str = "\
     SELECT id, identifier, identifier_key, revision, deleted_revision, updated_at, updated_by \
     FROM configurations WHERE application_id = $1 AND identifier_key > $2 \
@@ -89,7 +72,6 @@ pub(super) const STATEMENTS: &[Statement] = &[
     Statement::same(HEAD),
     LOCK,
     Statement::same(CURRENT),
-    Statement::same(CURRENT_BATCH),
     Statement::same(LIST),
     Statement::same(HISTORY),
     Statement::same(ONE),
@@ -162,39 +144,12 @@ impl Storage {
         application: ApplicationId,
         identifier: &Identifier,
     ) -> Result<Option<StoredConfiguration>, StorageError> {
-        current(&mut *self.reader().await?, application, identifier).await
-    }
-
-    /// Configurations with their values, in the order of the keys; as [`Self::configuration`].
-    ///
-    /// # Errors
-    /// `Unavailable`, `Corrupt`.
-    pub async fn configurations(
-        &self,
-        keys: &[(ApplicationId, Identifier)],
-    ) -> Result<Vec<Option<StoredConfiguration>>, StorageError> {
-        let mut connection = self.reader().await?;
-        let mut found: HashMap<(Uuid, String), Option<StoredConfiguration>> = HashMap::new();
-        for batch in keys.chunks(BATCH) {
-            let mut query = sqlx::query(CURRENT_BATCH);
-            // Every place of the statement needs a key: the last one is asked for again.
-            for (application, identifier) in
-                batch.iter().chain(std::iter::repeat_with(|| batch.last()).flatten()).take(BATCH)
-            {
-                query = query.bind(application.to_string()).bind(identifier.key());
-            }
-            for row in query.fetch_all(&mut *connection).await? {
-                let columns = Columns::of(TABLE, &row);
-                let key = (columns.uuid("application_id")?, columns.text("identifier_key")?);
-                found.insert(key, configuration(&row)?);
-            }
-        }
-        Ok(keys
-            .iter()
-            .map(|(id, identifier)| {
-                found.get(&(id.0, identifier.key().to_owned())).cloned().flatten()
-            })
-            .collect())
+        let rows = sqlx::query(CURRENT)
+            .bind(application.to_string())
+            .bind(identifier.key())
+            .fetch_all(&mut *self.reader().await?)
+            .await?;
+        rows.first().map_or(Ok(None), configuration)
     }
 
     /// A configuration without its values, be it deleted; `None` where it never was.
@@ -263,18 +218,6 @@ impl Storage {
 }
 
 impl Transaction {
-    /// A configuration with its values as they are now; `None` where it never was or is deleted.
-    ///
-    /// # Errors
-    /// `Unavailable`, `Corrupt`.
-    pub async fn configuration(
-        &mut self,
-        application: ApplicationId,
-        identifier: &Identifier,
-    ) -> Result<Option<StoredConfiguration>, StorageError> {
-        current(self.connection(), application, identifier).await
-    }
-
     /// A configuration without its values, be it deleted, held against changes by others until the
     /// end of this transaction; `None` where it never was.
     ///
@@ -411,19 +354,6 @@ impl Transaction {
             .await?;
         Ok(())
     }
-}
-
-async fn current(
-    connection: &mut AnyConnection,
-    application: ApplicationId,
-    identifier: &Identifier,
-) -> Result<Option<StoredConfiguration>, StorageError> {
-    let rows = sqlx::query(CURRENT)
-        .bind(application.to_string())
-        .bind(identifier.key())
-        .fetch_all(connection)
-        .await?;
-    rows.first().map_or(Ok(None), configuration)
 }
 
 async fn find_head(

@@ -2,11 +2,10 @@
 
 use sqlx::{Decode, Row as _, Type, any::Any, any::AnyRow};
 use time::OffsetDateTime;
-use unicode_normalization::UnicodeNormalization as _;
 use uuid::Uuid;
 
 use super::StorageError;
-use crate::model::{Page, PageRequest};
+use crate::model::{Page, PageRequest, canonical};
 
 /// One row of one table. Whatever does not parse becomes [`StorageError::Corrupt`].
 pub(super) struct Columns<'r> {
@@ -137,9 +136,10 @@ pub(super) fn stored(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// The form of free text under which case does not matter, the same on every database.
+/// The form of free text under which case does not matter, the same on every database and the same
+/// as of names.
 pub(super) fn fold(text: &str) -> String {
-    clean(&text.nfkc().collect::<String>().to_lowercase().nfkc().collect::<String>())
+    clean(&canonical(text))
 }
 
 /// What a client asks for, as any database takes it: PostgreSQL refuses the character 0, and no

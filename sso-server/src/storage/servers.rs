@@ -16,10 +16,8 @@ const UPSERT: &str = "\
 const LIST: &str = "\
     SELECT name, address, version, started_at, last_seen_at, master_state FROM servers \
     ORDER BY name LIMIT 1000";
-const REMOVE: &str = "DELETE FROM servers WHERE name = $1";
 
-pub(super) const STATEMENTS: &[Statement] =
-    &[Statement::same(UPSERT), Statement::same(LIST), Statement::same(REMOVE)];
+pub(super) const STATEMENTS: &[Statement] = &[Statement::same(UPSERT), Statement::same(LIST)];
 
 impl Storage {
     /// All servers by name, gone ones included; the first 1000.
@@ -61,14 +59,5 @@ impl Transaction {
             .execute(self.connection())
             .await?;
         Ok(())
-    }
-
-    /// Forgets a server; whether it was known.
-    ///
-    /// # Errors
-    /// `Unavailable`.
-    pub async fn remove_server(&mut self, name: &str) -> Result<bool, StorageError> {
-        let done = sqlx::query(REMOVE).bind(name).execute(self.connection()).await?;
-        Ok(done.rows_affected() > 0)
     }
 }

@@ -1,6 +1,10 @@
 //! The one row of the SSO system itself.
 
-use sqlx::{AnyConnection, any::AnyRow};
+use sqlx::{
+    AnyConnection,
+    any::{Any, AnyArguments, AnyRow},
+    query::Query,
+};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -26,10 +30,10 @@ const LOAD: Statement = Statement::same(load!(""));
 const LOAD_FOR_CHANGE: Statement =
     Statement { sqlite: load!(""), postgres: load!(" FOR NO KEY UPDATE") };
 const INITIALISE: &str = "\
-    INSERT INTO system (id, system_id, keystore_id, sso_administrators, affiliate_administrators, \
+    INSERT INTO system (id, keystore_id, sso_administrators, affiliate_administrators, \
     secret_server, audit_deleted_applications, audit_deleted_mappings, audit_credential_lookups, \
-    ticket_timeout, credential_cache_timeout, enabled, updated_at) \
-    VALUES (1, $1, NULL, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (id) DO NOTHING";
+    ticket_timeout, credential_cache_timeout, enabled, updated_at, system_id) \
+    VALUES (1, NULL, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (id) DO NOTHING";
 const UPDATE: &str = "\
     UPDATE system SET sso_administrators = $1, affiliate_administrators = $2, secret_server = $3, \
     audit_deleted_applications = $4, audit_deleted_mappings = $5, audit_credential_lookups = $6, \
@@ -88,18 +92,8 @@ impl Transaction {
         global: &GlobalInfo,
         at: OffsetDateTime,
     ) -> Result<bool, StorageError> {
-        let done = sqlx::query(INITIALISE)
+        let done = with_settings(INITIALISE, global, at)
             .bind(Uuid::now_v7().to_string())
-            .bind(json(&global.sso_administrators.to_texts()))
-            .bind(json(&global.affiliate_administrators.to_texts()))
-            .bind(&*global.secret_server)
-            .bind(i64::from(global.audit_deleted_applications))
-            .bind(i64::from(global.audit_deleted_mappings))
-            .bind(i64::from(global.audit_credential_lookups))
-            .bind(i64::from(global.ticket_timeout))
-            .bind(i64::from(global.credential_cache_timeout))
-            .bind(i64::from(global.enabled))
-            .bind(micros(at))
             .execute(self.connection())
             .await?;
         Ok(done.rows_affected() > 0)
@@ -115,19 +109,7 @@ impl Transaction {
         global: &GlobalInfo,
         at: OffsetDateTime,
     ) -> Result<bool, StorageError> {
-        let done = sqlx::query(UPDATE)
-            .bind(json(&global.sso_administrators.to_texts()))
-            .bind(json(&global.affiliate_administrators.to_texts()))
-            .bind(&*global.secret_server)
-            .bind(i64::from(global.audit_deleted_applications))
-            .bind(i64::from(global.audit_deleted_mappings))
-            .bind(i64::from(global.audit_credential_lookups))
-            .bind(i64::from(global.ticket_timeout))
-            .bind(i64::from(global.credential_cache_timeout))
-            .bind(i64::from(global.enabled))
-            .bind(micros(at))
-            .execute(self.connection())
-            .await?;
+        let done = with_settings(UPDATE, global, at).execute(self.connection()).await?;
         Ok(done.rows_affected() > 0)
     }
 
@@ -148,6 +130,25 @@ impl Transaction {
             .await?;
         Ok(done.rows_affected() > 0)
     }
+}
+
+/// A statement whose places 1 to 10 are the settings and the time.
+fn with_settings<'q>(
+    statement: &'static str,
+    global: &'q GlobalInfo,
+    at: OffsetDateTime,
+) -> Query<'q, Any, AnyArguments> {
+    sqlx::query(statement)
+        .bind(json(&global.sso_administrators.to_texts()))
+        .bind(json(&global.affiliate_administrators.to_texts()))
+        .bind(&*global.secret_server)
+        .bind(i64::from(global.audit_deleted_applications))
+        .bind(i64::from(global.audit_deleted_mappings))
+        .bind(i64::from(global.audit_credential_lookups))
+        .bind(i64::from(global.ticket_timeout))
+        .bind(i64::from(global.credential_cache_timeout))
+        .bind(i64::from(global.enabled))
+        .bind(micros(at))
 }
 
 async fn load(

@@ -16,7 +16,6 @@ async fn an_application_comes_back_as_it_was_written() {
         assert_eq!(read, written);
         assert_eq!(read.name.as_str(), "Order Routing.Settings");
         assert_eq!(read.users.to_texts(), ["DEV\\Zeta", "DEV\\alpha"]);
-        assert_eq!(storage.application_by_id(written.id).await.unwrap(), Some(written));
         assert_eq!(storage.application(&name("other")).await.unwrap(), None);
     })
     .await;

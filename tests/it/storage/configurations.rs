@@ -207,39 +207,6 @@ async fn of_sixty_four_writers_on_sight_of_one_revision_one_wins() {
 }
 
 #[tokio::test]
-async fn batches_answer_in_the_order_of_their_keys() {
-    on_each(async |scene| {
-        let storage = &scene.storage;
-        let (one, two) = (application("one"), application("two"));
-        insert(storage, &one).await.unwrap();
-        insert(storage, &two).await.unwrap();
-        let mut keys = Vec::new();
-        for n in 0..40_u8 {
-            let app = if n % 2 == 0 { &one } else { &two };
-            let key = identifier(&format!("i{n}"));
-            if n % 5 != 0 {
-                write(storage, app.id, &key, &[n]).await.unwrap();
-            }
-            keys.push((app.id, key));
-        }
-        keys.push(keys[1].clone());
-        let found = storage.configurations(&keys).await.unwrap();
-        let sealed: Vec<_> = found.into_iter().map(|found| found.map(|it| it.sealed[0])).collect();
-        let mut expected: Vec<_> = (0..40).map(|n| (n % 5 != 0).then_some(n)).collect();
-        expected.push(Some(1));
-        assert_eq!(sealed, expected);
-        assert!(storage.configurations(&[]).await.unwrap().is_empty());
-        // A deletion is none of its own.
-        let mut transaction = storage.begin().await.unwrap();
-        let head = transaction.lock_configuration(two.id, &identifier("i1")).await.unwrap();
-        transaction.delete_configuration(head.unwrap().id, "x", NOW).await.unwrap();
-        transaction.commit().await.unwrap();
-        assert_eq!(storage.configurations(&keys[1..2]).await.unwrap(), [None]);
-    })
-    .await;
-}
-
-#[tokio::test]
 async fn identifiers_are_listed_without_the_deleted() {
     on_each(async |scene| {
         let storage = &scene.storage;
