@@ -199,3 +199,25 @@ fn unavailable(why: &str) -> Error {
         format!("the audit record of this request cannot be written: {why}; nothing was revealed"),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Account, Caller};
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_recorded_is_refused_in_bounded_time() {
+        let (queue, waiting) = mpsc::channel(WAITING);
+        let audit = Audit { server: "sso-server-1".into(), clock: Clock::System, queue };
+        let account = Account::parse("D\\user").unwrap();
+        let caller = Caller { account, groups: std::collections::BTreeMap::new() };
+        let call = Call { caller, request_id: Uuid::nil() };
+        // Nobody writes, then nobody ever will.
+        let began = tokio::time::Instant::now();
+        let late = audit.reveal(&call, Subject::default()).await.unwrap_err();
+        assert_eq!((late.reason, began.elapsed()), (Reason::AuditUnavailable, PATIENCE));
+        drop(waiting);
+        let gone = audit.reveal(&call, Subject::default()).await.unwrap_err();
+        assert_eq!((gone.reason, began.elapsed()), (Reason::AuditUnavailable, PATIENCE));
+    }
+}

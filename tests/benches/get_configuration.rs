@@ -66,7 +66,7 @@ fn measure(name: &str, database: Database, duration: Duration, rounds: u64) {
         let (mut echoes, mut reads) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
             runtime.block_on(async {
-                let ours = channels(&system, &system.profile("user").addr().to_owned());
+                let ours = channels(&system, &system.profile("user").addr);
                 let theirs = channels(&system, &format!("https://{address}"));
                 echoes.push(echo_round(in_flight, duration, yardstick.id(), theirs).await);
                 reads.push(read_round(in_flight, duration, server, ours).await);
@@ -133,9 +133,9 @@ fn server_tls(system: &System) -> TlsSettings {
 fn channels(system: &System, url: &str) -> Vec<Channel> {
     let profile = system.profile("user");
     let tls = TlsSettings {
-        certificate: profile.cert().to_owned(),
-        key: profile.key().to_owned(),
-        ca: profile.ca().to_owned(),
+        certificate: profile.cert,
+        key: profile.key,
+        ca: profile.ca,
         crl: None,
         allow_development: true,
     };

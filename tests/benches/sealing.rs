@@ -3,6 +3,8 @@
 //!
 //! `cargo bench -p sso-tests --bench sealing`
 
+#![expect(clippy::expect_used, reason = "a bench ends where something is not as it has to be")]
+
 use std::hint::black_box;
 
 use aes_gcm::{Aes256Gcm, KeyInit as _, Nonce, aead::AeadInOut as _};

@@ -109,7 +109,7 @@ fn a_program_that_dies_is_reported() {
     // The command finds the server by the folder in its command line.
     let script = "for p in /proc/[0-9]*; do \
                   tr '\\0' ' ' <$p/cmdline | grep -q \"^[^ ]*/sso-server run --settings $1/\" && \
-                  kill -9 ${p#/proc/}; done 2>/dev/null; sleep 60";
+                  kill -9 ${p#/proc/}; done 2>/dev/null; exec sleep 60";
     let path = folder.path().canonicalize().expect("a path");
     let output = dev()
         .arg("--dir")

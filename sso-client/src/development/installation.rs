@@ -85,7 +85,7 @@ pub struct Installation {
     servers: Vec<Server>,
     database: String,
     first_time: bool,
-    _lock: File,
+    lock: File,
 }
 
 impl Installation {
@@ -112,7 +112,7 @@ impl Installation {
         };
         let first_time = !folder.join(KEYSTORE).exists();
         let installation =
-            Self { folder, programs, master: ports()?, servers, database, first_time, _lock: lock };
+            Self { folder, programs, master: ports()?, servers, database, first_time, lock };
         installation.write_material()?;
         installation.write_settings(&options.timing)?;
         if first_time {
@@ -266,6 +266,13 @@ impl Installation {
 
     fn log(&self, name: &str) -> PathBuf {
         self.folder.join("logs").join(format!("{name}.log"))
+    }
+}
+
+impl Drop for Installation {
+    fn drop(&mut self) {
+        // Closing alone would leave the lock to a child that is being started by another thread.
+        let _ = self.lock.unlock();
     }
 }
 
