@@ -4,6 +4,13 @@
 //! `cargo bench -p sso-tests --bench get_configuration --profile dist` after building the programs
 //! with that profile. `SECONDS` and `ROUNDS` may be given as arguments behind `--`.
 
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a bench prints, and ends where something is not as it has to be"
+)]
+
 use std::{
     io::{BufRead as _, BufReader},
     path::PathBuf,
@@ -146,21 +153,7 @@ fn channels(system: &System, url: &str) -> Vec<Channel> {
 }
 
 fn prepare(system: &System) {
-    let _ = system.sso_ok(
-        "admin",
-        &[
-            "app",
-            "create",
-            APPLICATION,
-            "--field",
-            "Secret:masked",
-            "--users",
-            "DEV\\Application Users",
-            "--admins",
-            "DEV\\Application Administrators",
-            "--enable",
-        ],
-    );
+    system.create_application(APPLICATION, &["Secret:masked"]);
     let values = format!("{{\"Secret\":\"{}\"}}", "s".repeat(VALUE));
     let output = system.sso_with_input(
         "app-admin",

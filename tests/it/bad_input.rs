@@ -32,7 +32,9 @@ fn each_bad_input_has_its_reason_and_exit_code_and_changes_nothing() {
     prepare(&system);
     let before = system.sso_json("app-admin", &["config", "history", "App", "One"]);
     let large = format!(r#"{{"Open":"{}"}}"#, "x".repeat(65_537));
-    let cases: &[(&str, &[&str], &str, i32, &[&str])] = &[
+    // Profile, arguments, standard input, exit code, words of the error.
+    type Case<'c> = (&'c str, &'c [&'c str], &'c str, i32, &'c [&'c str]);
+    let cases: &[Case<'_>] = &[
         (
             "app-admin",
             &["config", "set", "App", "One", "Nothing=x"],

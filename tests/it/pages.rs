@@ -17,6 +17,27 @@ fn is_up_to_date(page: &str, text: &str) {
     );
 }
 
+/// The settings of the manual, as somebody would copy them.
+#[test]
+fn the_settings_of_the_manual_load() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operations.md");
+    let page = fs::read_to_string(page).expect("the page");
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = |name: &str| folder.path().join(name);
+    for name in ["sso-master.toml", "groups.toml", "sso-server.toml"] {
+        let (_, block) = page.split_once(&format!("`/etc/sso/{name}`")).expect("the file");
+        let (_, block) = block.split_once("```toml\n").expect("a block");
+        let (block, _) = block.split_once("```").expect("its end");
+        fs::write(place(name), block).expect("written");
+    }
+    fs::create_dir(place("private")).expect("a folder");
+    let password = place("private/database.password");
+    sso_core::settings::write_private(&password, b"secret\n", false).expect("written");
+    sso_master::settings::Settings::load(&place("sso-master.toml"))
+        .expect("settings of the master");
+    sso_server::settings::Settings::load(&place("sso-server.toml")).expect("settings of a server");
+}
+
 /// Every backticked word in the last column of the cases is a test, if it is not a reason or a path.
 #[test]
 fn the_tests_of_the_threat_model_exist() {
@@ -62,9 +83,11 @@ fn errors() {
     );
     for reason in Reason::ALL {
         let event = reason.event().map(|event| event.to_string()).unwrap_or_default();
-        let status = match reason.code() {
-            tonic::Code::Ok => "(warning)".to_owned(),
-            code => format!("`{}`", status_name(code)),
+        let code = reason.code();
+        let status = if code == tonic::Code::Ok {
+            "(warning)".to_owned()
+        } else {
+            format!("`{}`", status_name(code))
         };
         let summary = reason.summary();
         let _ = writeln!(text, "| `{}` | {status} | {event} | {summary} |", reason.as_str());

@@ -1,12 +1,5 @@
 //! The contract of the storage floor, on every database that can be had here.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "a test ends where something is not as it has to be, and says on which database"
-)]
-
 mod applications;
 mod audit;
 mod changes;
