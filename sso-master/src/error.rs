@@ -79,9 +79,10 @@ impl MasterError {
 fn keystore(error: &KeystoreError) -> Exit {
     match error {
         KeystoreError::File(error) => file(error),
-        KeystoreError::Format(_) | KeystoreError::Foreign { .. } | KeystoreError::KeyRing(_) => {
-            Exit::Settings
-        }
+        KeystoreError::Format(_)
+        | KeystoreError::Damaged { .. }
+        | KeystoreError::Foreign { .. }
+        | KeystoreError::KeyRing(_) => Exit::Settings,
         KeystoreError::Key(_) | KeystoreError::Seal(_) => Exit::Unavailable,
     }
 }

@@ -4,7 +4,7 @@
 //! header, so that nobody without it can change a state, a number or a date. The keystore key itself
 //! is not in the file: each *stanza* says how one [protector](crate::protector) gives it back.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sso_core::{
@@ -39,6 +39,18 @@ pub enum KeystoreError {
         "keystore: {0}; put back a copy of the file, or restore the master secret from its backup"
     )]
     Format(#[from] FormatError),
+    /// The file is no keystore, or a damaged one.
+    #[error(
+        "keystore {}: {source}; put back a copy of the file, or restore the master secret from its \
+         backup",
+        path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: FormatError,
+    },
     /// The keystore key belongs to another keystore.
     #[error(
         "keystore {keystore}: the protector gave the key of another keystore; check that settings, \
@@ -167,7 +179,8 @@ impl Keystore {
     /// # Errors
     /// When other users may read the file, or it is no whole keystore of a known version.
     pub fn read(path: &Path) -> Result<Self, KeystoreError> {
-        Ok(Self::parse(&file::read(path, true)?)?)
+        Self::parse(&file::read(path, true)?)
+            .map_err(|source| KeystoreError::Damaged { path: path.to_owned(), source })
     }
 
     /// Makes the file `path` with mode 0600, whole or not at all, never over another.

@@ -81,8 +81,10 @@ pub enum Action {
     ServerStatus,
     /// List the servers.
     ServerList,
-    /// Read audit records.
+    /// Read the audit records of an application.
     AuditList,
+    /// Read all audit records.
+    AuditListAll,
 }
 
 impl Action {
@@ -114,6 +116,18 @@ impl Action {
             Self::ServerStatus => "server.status",
             Self::ServerList => "server.list",
             Self::AuditList => "audit.list",
+            Self::AuditListAll => "audit.list-all",
+        }
+    }
+
+    /// The same for a person: "reveal the configuration".
+    fn in_words(self) -> String {
+        let (noun, verb) = self.as_str().split_once('.').unwrap_or((self.as_str(), "use"));
+        match verb {
+            "add-field" => format!("add a field to the {noun}"),
+            "update-administrators" => format!("change the administrators of the {noun}"),
+            "list-all" => format!("list all of the {noun}"),
+            verb => format!("{verb} the {noun}"),
         }
     }
 }
@@ -169,6 +183,7 @@ pub const METHODS: &[Method] = &[
     row("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Action::ServerStatus, Role::Anyone, true),
     row("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Action::ServerStatus, Role::Anyone, true),
     // An application administrator may list the records of the application named.
+    row("", Action::AuditListAll, Role::SsoAdministrator, true),
     row("/sso.v1.Audit/List", Action::AuditList, Role::ApplicationAdministrator, true),
 ];
 
@@ -339,9 +354,7 @@ fn denied_in(role: Role, call: &Call, action: Action, name: &ApplicationName) ->
 }
 
 fn denied(reason: Reason, call: &Call, action: Action, why: &str) -> Error {
-    let (noun, verb) = action.as_str().split_once('.').unwrap_or((action.as_str(), "use"));
-    let verb = verb.replace('-', " the ");
-    let message = format!("{} may not {verb} the {noun}: {why}", call.caller.account);
+    let message = format!("{} may not {}: {why}", call.caller.account, action.in_words());
     Error::new(reason, message)
 }
 
@@ -373,7 +386,7 @@ mod tests {
     #[test]
     fn every_action_has_a_row_and_every_path_one() {
         // Fieldless and in order, so the last action counts them.
-        let actions = Action::AuditList as usize + 1;
+        let actions = Action::AuditListAll as usize + 1;
         let mut seen: Vec<_> = METHODS.iter().map(|method| method.action as usize).collect();
         seen.sort_unstable();
         seen.dedup();

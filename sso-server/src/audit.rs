@@ -68,7 +68,7 @@ impl Audit {
     /// Records a change inside its own transaction.
     ///
     /// # Errors
-    /// As the storage; the change must then not be committed.
+    /// `AUDIT_UNAVAILABLE`: the change must then not be committed.
     pub async fn record(
         &self,
         transaction: &mut Transaction,
@@ -77,8 +77,8 @@ impl Audit {
         subject: Subject<'_>,
     ) -> Result<(), Error> {
         let record = self.describe(call, action, subject, AuditOutcome::Done, "");
-        transaction.insert_audit(&[record]).await?;
-        Ok(())
+        let inserted = transaction.insert_audit(&[record]).await;
+        inserted.map_err(|error| unavailable(&error.to_string()))
     }
 
     /// Records that a secret is about to be revealed, durably, before it is.
@@ -196,7 +196,9 @@ impl AuditWriter {
 fn unavailable(why: &str) -> Error {
     Error::new(
         Reason::AuditUnavailable,
-        format!("the audit record of this request cannot be written: {why}; nothing was revealed"),
+        format!(
+            "the audit record of this request cannot be written: {why}; nothing was changed or revealed"
+        ),
     )
 }
 

@@ -32,15 +32,15 @@ impl AuditTrail {
         page: PageRequest,
     ) -> Result<Page<AuditRecord>, Error> {
         filter.application_key = application.as_ref().map(|name| name.key().to_owned());
-        match application {
-            Some(name) if !self.access.is_sso_administrator(&call.caller) => {
-                let found = self.storage.application(&name).await?;
-                let found = self.access.require_in(call, Action::AuditList, &name, found)?;
-                // Records of an earlier application of this name are not this administrator's.
-                filter.since = filter.since.max(Some(found.created_at));
-            }
-            Some(_) => {}
-            None => self.access.require(call, Action::SystemRead)?,
+        if let Some(name) = application
+            && self.access.require(call, Action::AuditListAll).is_err()
+        {
+            let found = self.storage.application(&name).await?;
+            let found = self.access.require_in(call, Action::AuditList, &name, found)?;
+            // Records of an earlier application of this name are not this administrator's.
+            filter.since = filter.since.max(Some(found.created_at));
+        } else {
+            self.access.require(call, Action::AuditListAll)?;
         }
         Ok(self.storage.audit(&filter, &page).await?)
     }

@@ -244,13 +244,20 @@ fn missing() -> Error {
 fn changed(before: &GlobalInfo, change: GlobalInfoChange) -> (GlobalInfo, Vec<&'static str>) {
     let mut after = before.clone();
     let mut parts = Vec::new();
-    if let Some(accounts) = change.sso_administrators {
-        after.sso_administrators = accounts;
-        parts.push("sso_administrators");
-    }
-    if let Some(accounts) = change.affiliate_administrators {
-        after.affiliate_administrators = accounts;
-        parts.push("affiliate_administrators");
+    let accounts = [
+        ("sso_administrators", change.sso_administrators, &mut after.sso_administrators),
+        (
+            "affiliate_administrators",
+            change.affiliate_administrators,
+            &mut after.affiliate_administrators,
+        ),
+    ];
+    for (part, given, place) in accounts {
+        // The case of an account is worth a change, too.
+        if let Some(given) = given.filter(|given| given.to_texts() != place.to_texts()) {
+            *place = given;
+            parts.push(part);
+        }
     }
     let numbers = [
         (
@@ -276,7 +283,7 @@ fn changed(before: &GlobalInfo, change: GlobalInfoChange) -> (GlobalInfo, Vec<&'
         ),
     ];
     for (part, given, place) in numbers {
-        if let Some(number) = given {
+        if let Some(number) = given.filter(|number| number != place) {
             *place = number;
             parts.push(part);
         }

@@ -14,9 +14,10 @@ use sso_client::development::Probe;
 use sso_proto::{Reason, Refusal, v1};
 use sso_tests::{
     everywhere::on_each_database,
-    raw,
+    postgres, raw,
     system::{Database, System, Timing, eventually},
 };
+use tokio::{runtime::Runtime, task::JoinHandle};
 use tonic::transport::Channel;
 
 const APPLICATION: &str = "Durable";
@@ -65,79 +66,119 @@ async fn within_soon<T>(ask: impl AsyncFn() -> Option<T>) -> T {
     tokio::time::timeout(Duration::from_secs(30), asking).await.expect("an answer within 30 s")
 }
 
+/// The last write that was acknowledged: its revision and its value.
+type Acknowledged = Option<(u64, u64)>;
+
+/// Eight writers, each to an identifier of its own.
+struct Writers {
+    stop: Arc<AtomicBool>,
+    counts: Vec<Arc<AtomicU64>>,
+    tasks: Vec<JoinHandle<(String, Acknowledged)>>,
+}
+
+impl Writers {
+    fn start(system: &System, runtime: &Runtime, prefix: &str) -> Self {
+        let _guard = runtime.enter();
+        let stop = Arc::new(AtomicBool::new(false));
+        let counts: Vec<_> = (0..8).map(|_| Arc::new(AtomicU64::new(0))).collect();
+        let task = |(writer, count): (usize, &Arc<AtomicU64>)| {
+            let channel = raw::channel(system, 1, "app-admin");
+            let identifier = format!("{prefix}-{writer}");
+            runtime.spawn(write(channel, identifier, Arc::clone(&stop), Arc::clone(count)))
+        };
+        let tasks = counts.iter().enumerate().map(task).collect();
+        Self { stop, counts, tasks }
+    }
+
+    /// Waits until each writer has so many more writes acknowledged.
+    fn more_from_each(&self, more: u64) {
+        let now = || self.counts.iter().map(|count| count.load(Ordering::Relaxed));
+        let wanted: Vec<u64> = now().map(|count| count + more).collect();
+        eventually("every writer is acknowledged", Duration::from_secs(60), || {
+            now().zip(&wanted).all(|(count, wanted)| count >= *wanted).then_some(())
+        });
+    }
+
+    /// Every acknowledged write is there.
+    fn check(self, system: &System, runtime: &Runtime) {
+        self.stop.store(true, Ordering::Relaxed);
+        runtime.block_on(async {
+            let channel = raw::channel(system, 1, "app-admin");
+            for task in self.tasks {
+                let (identifier, acknowledged) = task.await.expect("a writer");
+                let (revision, number) = acknowledged.expect("some write was acknowledged");
+                let (found, value) = get(&channel, &identifier).await.expect("a value");
+                // A write whose acknowledgement was lost may be there as well.
+                assert!(found >= revision, "{identifier}: {found} < {revision}");
+                let value: u64 = value.parse().expect("a number");
+                assert!(value >= number, "{identifier}: {value} < {number}");
+            }
+        });
+    }
+}
+
+/// Writes 0, 1, 2 … until `stop`; the last write that was acknowledged.
+async fn write(
+    channel: Channel,
+    identifier: String,
+    stop: Arc<AtomicBool>,
+    count: Arc<AtomicU64>,
+) -> (String, Acknowledged) {
+    let mut acknowledged = None;
+    for number in 0_u64.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        match set(&channel, &identifier, &number.to_string()).await {
+            Ok(revision) => {
+                acknowledged = Some((revision, number));
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    }
+    (identifier, acknowledged)
+}
+
 #[test]
 fn no_acknowledged_write_is_lost_by_killing_any_process() {
     on_each_database(|system, runtime| {
         prepare(system);
         for victim in ["server", "master", "server", "both"] {
-            let stop = Arc::new(AtomicBool::new(false));
-            let counts: Vec<_> = (0..8).map(|_| Arc::new(AtomicU64::new(0))).collect();
-            let writers: Vec<_> = counts
-                .iter()
-                .enumerate()
-                .map(|(writer, count)| {
-                    let (stop, count) = (Arc::clone(&stop), Arc::clone(count));
-                    let channel = {
-                        let _guard = runtime.enter();
-                        raw::channel(system, 1, "app-admin")
-                    };
-                    runtime.spawn(async move {
-                        let identifier = format!("{victim}-{writer}");
-                        let mut acknowledged = None;
-                        for number in 0_u64.. {
-                            if stop.load(Ordering::Relaxed) {
-                                break;
-                            }
-                            let value = number.to_string();
-                            match set(&channel, &identifier, &value).await {
-                                Ok(revision) => {
-                                    acknowledged = Some((revision, number));
-                                    count.fetch_add(1, Ordering::Relaxed);
-                                }
-                                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-                            }
-                        }
-                        (identifier, acknowledged)
-                    })
-                })
-                .collect();
-            let more_from_each = |more: u64| {
-                let now = || counts.iter().map(|count| count.load(Ordering::Relaxed));
-                let wanted: Vec<u64> = now().map(|count| count + more).collect();
-                eventually("every writer is acknowledged", Duration::from_secs(60), || {
-                    now().zip(&wanted).all(|(count, wanted)| count >= *wanted).then_some(())
-                });
-            };
+            let writers = Writers::start(system, runtime, victim);
             // The kill comes while all of them write.
-            more_from_each(10);
+            writers.more_from_each(10);
             if victim != "master" {
                 system.kill_server(1);
             }
             if victim != "server" {
                 system.kill_master();
-            }
-            if victim != "server" {
                 system.start_master();
             }
             if victim != "master" {
                 system.start_server(1);
             }
-            more_from_each(1);
-            stop.store(true, Ordering::Relaxed);
-            runtime.block_on(async {
-                let channel = raw::channel(system, 1, "app-admin");
-                for writer in writers {
-                    let (identifier, acknowledged) = writer.await.expect("a writer");
-                    let (revision, number) = acknowledged.expect("some write was acknowledged");
-                    let (found, value) = get(&channel, &identifier).await.expect("a value");
-                    // A write whose acknowledgement was lost may be there as well.
-                    assert!(found >= revision, "{identifier}: {found} < {revision}");
-                    let value: u64 = value.parse().expect("a number");
-                    assert!(value >= number, "{identifier}: {value} < {number}");
-                }
-            });
+            writers.more_from_each(1);
+            writers.check(system, runtime);
         }
     });
+}
+
+#[test]
+fn no_acknowledged_write_is_lost_by_killing_postgresql() {
+    let options = postgres::Options { fsync: true, ..postgres::Options::default() };
+    let Some(database) = postgres::Server::start(options) else { return };
+    let system = System::start(Database::Postgres(database.database()));
+    let runtime = Runtime::new().expect("a runtime");
+    prepare(&system);
+    for round in 0..3 {
+        let writers = Writers::start(&system, &runtime, &round.to_string());
+        writers.more_from_each(10);
+        database.crash();
+        // The server finds its database again by itself.
+        writers.more_from_each(1);
+        writers.check(&system, &runtime);
+    }
 }
 
 #[test]
@@ -211,7 +252,7 @@ fn keys_are_forgotten_when_the_read_lease_ends() {
     let timing = Timing { read_lease_seconds: 3, write_lease_seconds: 1, ..Timing::default() };
     let mut system = System::start_with(Database::Sqlite, 1, timing);
     prepare(&system);
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let runtime = Runtime::new().expect("a runtime");
     let channel = {
         let _guard = runtime.enter();
         raw::channel(&system, 1, "app-admin")
@@ -234,7 +275,7 @@ fn keys_are_forgotten_when_the_read_lease_ends() {
 fn the_keys_of_another_system_are_refused() {
     let mut system = System::start(Database::Sqlite);
     prepare(&system);
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let runtime = Runtime::new().expect("a runtime");
     let channel = {
         let _guard = runtime.enter();
         raw::channel(&system, 1, "app-admin")

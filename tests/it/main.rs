@@ -4,6 +4,7 @@
 mod access;
 #[cfg(test)]
 mod applications;
+mod audit;
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]

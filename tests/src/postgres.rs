@@ -19,6 +19,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 const PORT: u16 = 5432;
@@ -30,11 +31,20 @@ const LOOKS: u32 = 1500;
 const WATCHDOG: &str = r#"
 server=$1 folder=$2
 shift 2
-"$server" "$@" >"$folder/log" 2>&1 </dev/null &
-child=$!
+touch "$folder/wanted"
+(
+    while [ -e "$folder/wanted" ]; do
+        "$server" "$@" >>"$folder/log" 2>&1 </dev/null &
+        echo $! >"$folder/pid"
+        wait $!
+        sleep 0.1
+    done
+) &
+keeper=$!
 cat >/dev/null
-kill -QUIT "$child" 2>/dev/null
-wait "$child"
+rm -f "$folder/wanted"
+kill -QUIT "$(cat "$folder/pid")" 2>/dev/null
+wait "$keeper"
 rm -rf "$folder"
 "#;
 
@@ -154,6 +164,25 @@ impl Server {
             Some(port) => format!("postgres://{USER}@127.0.0.1:{port}/{name}"),
             None => format!("postgres:///{name}?host={}&user={USER}", self.folder.display()),
         }
+    }
+
+    /// Kills the server with SIGKILL, as a crash does, and waits until its keeper has it running again.
+    ///
+    /// # Panics
+    /// When it does not run, or does not come back.
+    pub fn crash(&self) {
+        let text = fs::read_to_string(self.folder.join("pid")).expect("the process id");
+        let pid = text.trim().parse().ok().and_then(Pid::from_raw).expect("a process id");
+        kill_process(pid, Signal::KILL).expect("a running server");
+        let changed = || fs::read_to_string(self.folder.join("pid")).is_ok_and(|now| now != text);
+        for _ in 0..LOOKS {
+            if changed() {
+                break;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        assert!(changed(), "PostgreSQL was not started again");
+        self.wait_until_ready();
     }
 
     /// Ends the server as a crash does: at once, and without a word to anybody.
