@@ -141,7 +141,6 @@ pub(crate) enum Command {
     /// Print a completion script for a shell
     Completion(CompletionArgs),
     /// Write manual pages into a folder
-    #[command(hide = true)]
     Man(ManArgs),
 }
 

@@ -177,6 +177,8 @@ where
 {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
+    // A terminal that does not tell its width (0) is none to fit into.
+    let fit = fit && table.width().is_some_and(|width| width > 0);
     table.set_content_arrangement(match fit {
         true => ContentArrangement::Dynamic,
         false => ContentArrangement::Disabled,

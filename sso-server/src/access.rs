@@ -126,7 +126,14 @@ impl Action {
         match verb {
             "add-field" => format!("add a field to the {noun}"),
             "update-administrators" => format!("change the administrators of the {noun}"),
-            "list-all" => format!("list all of the {noun}"),
+            "list-all" => format!("list the {noun} records of all applications"),
+            "list" if noun == "audit" => "list the audit records".to_owned(),
+            "list" => format!("list the {noun}s"),
+            "history" => format!("read the history of the {noun}"),
+            "rollback" => format!("roll the {noun} back"),
+            "set" => format!("write the {noun}"),
+            "read" if noun == "system" => "read the settings of the system".to_owned(),
+            "update" if noun == "system" => "change the settings of the system".to_owned(),
             verb => format!("{verb} the {noun}"),
         }
     }
@@ -337,20 +344,28 @@ impl Access {
 
 fn denied_in(role: Role, call: &Call, action: Action, name: &ApplicationName) -> Error {
     let (reason, who) = match role {
-        Role::SsoAdministrator => (Reason::NotSsoAdministrator, "an SSO administrator"),
+        Role::SsoAdministrator => {
+            (Reason::NotSsoAdministrator, "that takes an SSO administrator".to_owned())
+        }
         Role::AffiliateAdministrator => {
-            (Reason::NotAffiliateAdministrator, "an affiliate administrator")
+            (Reason::NotAffiliateAdministrator, "that takes an affiliate administrator".to_owned())
         }
-        Role::ApplicationAdministrator => {
-            (Reason::NotApplicationAdministrator, "an administrator of it")
-        }
-        Role::ApplicationMember => (Reason::NotApplicationUser, "an administrator or a user of it"),
+        Role::ApplicationAdministrator => (
+            Reason::NotApplicationAdministrator,
+            format!("that takes an administrator of application \"{name}\""),
+        ),
+        Role::ApplicationMember => (
+            Reason::NotApplicationUser,
+            format!("that takes an administrator or a user of application \"{name}\""),
+        ),
         Role::ApplicationUser | Role::Anyone => (
             Reason::NotApplicationUser,
-            "one of its users; administrators read in admin mode, without masked values",
+            format!(
+                "that takes a user of application \"{name}\"; its administrators read without masked values"
+            ),
         ),
     };
-    denied(reason, call, action, &format!("application \"{name}\" lets only {who} do that"))
+    denied(reason, call, action, &who)
 }
 
 fn denied(reason: Reason, call: &Call, action: Action, why: &str) -> Error {

@@ -108,7 +108,11 @@ pub async fn run(settings: Settings, metrics: Metrics) -> Result<(), ServerError
     let address = listener.local_addr().unwrap_or(settings.listen);
     let tasks = TaskTracker::new();
     // Not ready until somebody looked.
-    let starting = Readiness { reasons: vec!["the server is starting".to_owned()] };
+    let opening = format!(
+        "{}: starting; the database has not answered yet",
+        Reason::DatabaseUnavailable.as_str()
+    );
+    let starting = Readiness { reasons: vec![opening] };
     let (readiness, observed) = tokio::sync::watch::channel(starting);
     if let Some(operations) = operations {
         let ready = move || observed.borrow().clone();

@@ -42,7 +42,7 @@ pub(crate) enum AppCommand {
     Delete {
         /// Name of the application
         name: String,
-        /// Do not ask
+        /// Do not ask; without a terminal nothing is asked either
         #[arg(long, short)]
         yes: bool,
     },

@@ -137,7 +137,7 @@ pub(crate) struct DeleteArgs {
     /// Only when this is still the current revision
     #[arg(long, value_name = "N")]
     if_revision: Option<u64>,
-    /// Do not ask
+    /// Do not ask; without a terminal nothing is asked either
     #[arg(long, short)]
     yes: bool,
 }
@@ -145,7 +145,8 @@ pub(crate) struct DeleteArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 One line for each change; with --output json one JSON object a line. A lost connection is
-opened again, and what changed meanwhile is told.
+opened again, and what changed meanwhile is told. Where nothing is set yet, nothing is printed
+before the first write.
 
 Examples:
   sso config watch OrderRouting.Settings ConfigProperties

@@ -42,7 +42,8 @@ pub(crate) struct DevArgs {
     /// Folder of the system; without it a fresh one that is removed at the end
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Database, such as postgres://sso@localhost/sso; without it SQLite in the folder
+    /// Database, such as postgres://sso@localhost/sso; without it SQLite in the folder. Only the
+    /// folder it was first used with opens it again: give --dir too
     #[arg(long, value_name = "URL")]
     database: Option<String>,
     /// Command to run with the environment set; the system stops when it ends
@@ -97,6 +98,14 @@ pub(crate) async fn run(args: DevArgs, output: &Output) -> Result<u8, Failure> {
     outcome
 }
 
+/// What no waiting mends: the database holds the values of another throw-away system.
+fn hopeless(why: &str) -> Option<&'static str> {
+    why.contains("MASTER_SECRET_FOREIGN").then_some(
+        "the database belongs to another system: give the --dir that it was made with, or an empty \
+         database",
+    )
+}
+
 struct Running {
     installation: Installation,
     /// In the order of their start.
@@ -115,7 +124,7 @@ impl Running {
         let mut processes = vec![master];
         for number in 1..=installation.server_count() {
             let mut server = installation.start_server(number)?;
-            server.wait_until(Probe::Ready, READY_WITHIN)?;
+            server.wait_until_or(Probe::Ready, READY_WITHIN, hopeless)?;
             processes.push(server);
         }
         Ok(Self { installation, processes })

@@ -80,7 +80,7 @@ impl Service<'_> {
 /// Asks on a terminal before something is destroyed; elsewhere the command itself is the consent.
 pub(crate) fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
     use std::io::{BufRead as _, IsTerminal as _, Write as _};
-    if yes || !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+    if yes || !std::io::stdin().is_terminal() {
         return Ok(());
     }
     let ask = || {

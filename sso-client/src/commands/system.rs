@@ -25,7 +25,7 @@ pub(crate) enum SystemCommand {
     Enable,
     /// Disable the whole system: everything but its administration is refused, data are kept
     Disable {
-        /// Do not ask
+        /// Do not ask; without a terminal nothing is asked either
         #[arg(long, short)]
         yes: bool,
     },

@@ -91,11 +91,32 @@ impl Process {
     /// # Errors
     /// When the program ends before, or at the deadline, with the end of its log.
     pub fn wait_until(&mut self, probe: Probe, deadline: Duration) -> Result<(), DevelopmentError> {
+        self.wait_until_or(probe, deadline, |_| None)
+    }
+
+    /// As [`Self::wait_until`], but gives up at once where `hopeless` knows what an answer means.
+    ///
+    /// # Errors
+    /// As [`Self::wait_until`], and what `hopeless` says.
+    pub fn wait_until_or(
+        &mut self,
+        probe: Probe,
+        deadline: Duration,
+        hopeless: impl Fn(&str) -> Option<&'static str>,
+    ) -> Result<(), DevelopmentError> {
         let clock = Clock::System;
         let start = clock.instant();
         loop {
             self.running()?;
             let Err(why) = probe.ask(self.operations) else { return Ok(()) };
+            if let Some(what) = hopeless(&why) {
+                return Err(DevelopmentError::Ended {
+                    name: self.name.clone(),
+                    what: format!("cannot become ready: {what}"),
+                    log: self.log.path.clone(),
+                    tail: String::new(),
+                });
+            }
             if clock.instant().saturating_sub(start) > deadline {
                 return Err(DevelopmentError::NotReady {
                     name: self.name.clone(),

@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     Handlers,
-    convert::{application, field, field_updates, kind, missing},
+    convert::{application, cut, field, field_updates, kind, missing},
     entry::call_of,
 };
 use crate::{
@@ -20,6 +20,8 @@ use crate::{
 
 /// The list that page tokens are of.
 const LIST: &str = "applications";
+/// Characters of a filter.
+const LONGEST_FILTER: usize = 255;
 
 #[tonic::async_trait]
 impl Applications for Handlers {
@@ -157,6 +159,13 @@ fn warning(warning: Error) -> v1::Warning {
 }
 
 fn filter(message: v1::ListApplicationsRequest) -> Result<ListFilter, Error> {
+    for (part, text) in [("name_contains", &message.name_contains), ("contact", &message.contact)] {
+        // No name and no contact is longer, and the database compares each of them with this.
+        if text.chars().count() > LONGEST_FILTER {
+            let why = format!("{part} is longer than {LONGEST_FILTER} characters");
+            return Err(Error::new(Reason::OutOfRange, why));
+        }
+    }
     let kind = match message.r#type {
         0 => None,
         given => Some(kind(given)?),
@@ -165,7 +174,10 @@ fn filter(message: v1::ListApplicationsRequest) -> Result<ListFilter, Error> {
 }
 
 fn new(given: &v1::Application) -> Result<NewApplication, Error> {
-    let kind = kind(given.r#type)?;
+    let kind = kind(given.r#type).map_err(|error| {
+        let message = format!("application \"{}\": {}", cut(&given.name), error.message);
+        Error::new(error.reason, message)
+    })?;
     let (fields, mask_ignored) = Fields::parse(field_updates(&given.fields))?;
     Ok(NewApplication {
         name: ApplicationName::parse(&given.name)?,
@@ -213,11 +225,30 @@ fn change(given: &v1::Application, paths: &[String]) -> Result<ApplicationChange
                 return Err(Error::new(Reason::Immutable, message));
             }
             other => {
-                let message =
-                    format!("the update mask names `{other}`, which an application does not have");
+                let message = format!(
+                    "the update mask names `{}`, which an application does not have",
+                    cut(other)
+                );
                 return Err(Error::new(Reason::InvalidRequest, message));
             }
         }
     }
     Ok(change)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_are_no_longer_than_what_they_find() {
+        let asked = |name_contains: String, contact: String| {
+            filter(v1::ListApplicationsRequest { name_contains, contact, ..Default::default() })
+        };
+        assert!(asked("\u{e9}".repeat(255), "\u{e9}".repeat(255)).is_ok());
+        for (name_contains, contact) in [(256, 0), (0, 256), (4_000_000, 0)] {
+            let error = asked("x".repeat(name_contains), "x".repeat(contact)).unwrap_err();
+            assert_eq!(error.reason, Reason::OutOfRange);
+        }
+    }
 }

@@ -5,7 +5,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     Handlers,
-    convert::{time, timestamp},
+    convert::{known, time, timestamp},
     entry::call_of,
 };
 use crate::{
@@ -52,7 +52,7 @@ fn filter(message: &v1::ListAuditRequest) -> Result<AuditFilter, Error> {
         action: (!message.action.is_empty()).then(|| message.action.clone()),
         since: message.since.as_ref().map(time).transpose()?,
         until: message.until.as_ref().map(time).transpose()?,
-        outcome: match message.outcome() {
+        outcome: match known("outcome", message.outcome)? {
             v1::AuditOutcome::Unspecified => None,
             v1::AuditOutcome::Done => Some(AuditOutcome::Done),
             v1::AuditOutcome::Denied => Some(AuditOutcome::Denied),

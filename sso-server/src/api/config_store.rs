@@ -1,8 +1,11 @@
 //! `sso.v1.ConfigStore`.
 
-use std::pin::Pin;
+use std::{
+    pin::Pin,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
-use futures_util::{Stream, StreamExt as _, future::join_all};
+use futures_util::{Stream, StreamExt as _, stream};
 use sso_core::secret::SecretText;
 use sso_proto::{
     Reason,
@@ -10,7 +13,12 @@ use sso_proto::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Handlers, convert::timestamp, entry::call_of, status::status};
+use super::{
+    Handlers, MAX_WATCHES,
+    convert::{known, timestamp},
+    entry::call_of,
+    status::status,
+};
 use crate::{
     access::{Action, Call},
     config_store::{Configuration, ConfigurationChange, ReadMode, SetMode, WatchTarget, Write},
@@ -23,6 +31,11 @@ use crate::{
 
 /// Configurations that one request may read or watch.
 const BATCH: usize = 100;
+/// Configurations of a batch that are read side by side, so that the records of their reveals share
+/// transactions, and one request does not take every connection to the database.
+const SIDE_BY_SIDE: usize = 8;
+/// Bytes of values after which the rest of a batch is refused.
+const MAX_BATCH_BYTES: usize = 16 << 20;
 /// The list that page tokens are of.
 const IDENTIFIERS: &str = "identifiers";
 
@@ -58,6 +71,7 @@ impl ConfigStore for Handlers {
         let mode = message.mode();
         self.respond(&call, read_mode(mode).action(), &message.application, async {
             let (application, identifier) = key(&message.application, &message.identifier)?;
+            known::<v1::ReadMode>("mode", message.mode)?;
             let fields = labels(&message.fields)?;
             let store = &self.house.config_store;
             let read =
@@ -75,9 +89,13 @@ impl ConfigStore for Handlers {
         let mode = read_mode(message.mode());
         self.respond(&call, mode.action(), "", async {
             counted("keys", message.keys.len())?;
-            // Side by side, so that the records of their reveals share transactions.
-            let reads = message.keys.into_iter().map(|wanted| self.read_one(&call, wanted, mode));
-            Ok(v1::BatchGetConfigurationsResponse { results: join_all(reads).await })
+            known::<v1::ReadMode>("mode", message.mode)?;
+            let read = AtomicUsize::new(0);
+            let results = stream::iter(message.keys)
+                .map(|wanted| self.read_one(&call, wanted, mode, &read))
+                .buffered(SIDE_BY_SIDE)
+                .collect();
+            Ok(v1::BatchGetConfigurationsResponse { results: results.await })
         })
         .await
     }
@@ -156,32 +174,47 @@ impl ConfigStore for Handlers {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let (call, message) = call_of(request)?;
         let name = message.targets.first().map_or("", |target| &target.application);
+        let seat = self.watches.take(&call.caller.account);
         let watching = async {
+            let seat = seat.ok_or_else(|| {
+                let why = format!("{} has {MAX_WATCHES} watches open", call.caller.account);
+                Error::new(Reason::Overloaded, why)
+            })?;
             counted("targets", message.targets.len())?;
             let targets = message.targets.iter().map(watch_target).collect::<Result<_, _>>()?;
-            self.house.config_store.watch(&call, targets).await
+            Ok((self.house.config_store.watch(&call, targets).await?, seat))
         };
-        let changes = self.answer(&call, Action::ConfigurationWatch, name, watching).await?;
-        let messages =
-            changes.map(move |news| news.map(change).map_err(|error| status(error, &call)));
+        let (changes, seat) =
+            self.answer(&call, Action::ConfigurationWatch, name, watching).await?;
+        let messages = changes.map(move |news| {
+            // Given back when the stream is dropped.
+            let _seat = &seat;
+            news.map(change).map_err(|error| status(error, &call))
+        });
         Ok(Response::new(Box::pin(messages)))
     }
 }
 
 impl Handlers {
-    /// One part of a batch: what `get` would have answered.
+    /// One part of a batch: what `get` would have answered. Counts the bytes of values read.
     async fn read_one(
         &self,
         call: &Call,
         wanted: v1::ConfigurationKey,
         mode: ReadMode,
+        bytes: &AtomicUsize,
     ) -> v1::BatchGetConfigurationsResult {
         let read = async {
+            require_room(bytes.load(Ordering::Relaxed))?;
             let (application, identifier) = key(&wanted.application, &wanted.identifier)?;
             self.house.config_store.get(call, &application, &identifier, mode, &[]).await
         };
         let result = match self.answer(call, mode.action(), &wanted.application, read).await {
-            Ok(read) => Got::Configuration(configuration(read)),
+            Ok(read) => {
+                let size = read.values.iter().map(|(_, value)| value.len()).sum();
+                bytes.fetch_add(size, Ordering::Relaxed);
+                Got::Configuration(configuration(read))
+            }
             Err(status) => Got::Refusal(refusal(&status)),
         };
         v1::BatchGetConfigurationsResult { key: Some(wanted), result: Some(result) }
@@ -209,8 +242,19 @@ fn counted(what: &str, count: usize) -> Result<(), Error> {
     Err(Error::new(Reason::InvalidRequest, format!("{count} {what} are named; name 1 to {BATCH}")))
 }
 
+fn require_room(bytes: usize) -> Result<(), Error> {
+    if bytes < MAX_BATCH_BYTES {
+        return Ok(());
+    }
+    let message = format!(
+        "the values before this one have {} MiB; ask for it in another request",
+        bytes >> 20
+    );
+    Err(Error::new(Reason::Overloaded, message))
+}
+
 fn write(mut message: v1::SetConfigurationRequest) -> Result<Write, Error> {
-    let mode = match message.mode() {
+    let mode = match known("mode", message.mode)? {
         v1::SetMode::Merge => SetMode::Merge,
         v1::SetMode::Add => SetMode::Add,
         v1::SetMode::Replace => SetMode::Replace,
@@ -293,4 +337,22 @@ fn watch_target(target: &v1::WatchTarget) -> Result<WatchTarget, Error> {
         text => Some(Identifier::parse(text)?),
     };
     Ok(WatchTarget { application: ApplicationName::parse(&target.application)?, identifier })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_does_not_grow_without_bound() {
+        assert!(require_room(MAX_BATCH_BYTES - 1).is_ok());
+        let full = require_room(MAX_BATCH_BYTES).unwrap_err();
+        assert_eq!(full.reason, Reason::Overloaded);
+    }
+
+    #[test]
+    fn a_mode_of_a_newer_client_is_not_taken_for_another() {
+        let message = v1::SetConfigurationRequest { mode: 99, ..Default::default() };
+        assert_eq!(write(message).unwrap_err().reason, Reason::InvalidRequest);
+    }
 }

@@ -22,6 +22,19 @@ pub(super) fn time(at: &Timestamp) -> Result<OffsetDateTime, Error> {
         .map_err(|_| Error::new(Reason::InvalidRequest, "a time is outside the years 0 to 9999"))
 }
 
+/// The start of a text that nobody checked, as much as a log or an error may repeat.
+pub(super) fn cut(text: &str) -> &str {
+    text.char_indices().nth(255).and_then(|(end, _)| text.get(..end)).unwrap_or(text)
+}
+
+/// The value of an enumeration; one that a newer client knows is not taken for the default.
+pub(super) fn known<E: TryFrom<i32>>(part: &str, number: i32) -> Result<E, Error> {
+    E::try_from(number).map_err(|_| {
+        let message = format!("`{part}` is {number}, which this version does not know");
+        Error::new(Reason::InvalidRequest, message)
+    })
+}
+
 pub(super) fn missing(part: &str) -> Error {
     Error::new(Reason::InvalidRequest, format!("the request lacks `{part}`"))
 }
@@ -94,5 +107,23 @@ pub(super) fn global_info(info: &GlobalInfo) -> v1::GlobalInfo {
         ticket_timeout: info.ticket_timeout,
         credential_cache_timeout: info.credential_cache_timeout,
         enabled: info.enabled,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unchecked_texts_are_cut_between_characters() {
+        assert_eq!(cut("Orders"), "Orders");
+        assert_eq!(cut(&"\u{e9}".repeat(70_000)), "\u{e9}".repeat(255));
+    }
+
+    #[test]
+    fn unknown_values_of_enumerations_are_refused() {
+        assert_eq!(known("mode", 1), Ok(v1::SetMode::Add));
+        let error = known::<v1::SetMode>("mode", 99).unwrap_err();
+        assert_eq!(error.reason, Reason::InvalidRequest);
     }
 }

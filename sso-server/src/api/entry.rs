@@ -14,6 +14,7 @@ use tonic::{Code, Status, body::Body};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
+use super::seats::Seats;
 use crate::{
     access::{Call, method},
     house::House,
@@ -21,18 +22,24 @@ use crate::{
 
 /// Header of a request id, both ways.
 const REQUEST_ID: &str = "x-request-id";
+/// Requests that one account may have in work.
+const MAX_REQUESTS: usize = 256;
+/// From the head of a request to the head of its answer: longer than any limit of the database, so
+/// it is over only where the client does not send its message, or somebody waits for nothing.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// Puts a [`Call`] into the extensions of every request that may go on.
 #[derive(Clone)]
 pub struct EntryLayer {
     house: Arc<House>,
+    seats: Arc<Seats>,
 }
 
 impl EntryLayer {
     /// A door to this house.
     #[must_use]
     pub fn new(house: Arc<House>) -> Self {
-        Self { house }
+        Self { house, seats: Seats::new(MAX_REQUESTS) }
     }
 }
 
@@ -40,7 +47,7 @@ impl<S> tower::Layer<S> for EntryLayer {
     type Service = Entry<S>;
 
     fn layer(&self, inner: S) -> Entry<S> {
-        Entry { inner, house: Arc::clone(&self.house) }
+        Entry { inner, house: Arc::clone(&self.house), seats: Arc::clone(&self.seats) }
     }
 }
 
@@ -49,6 +56,7 @@ impl<S> tower::Layer<S> for EntryLayer {
 pub struct Entry<S> {
     inner: S,
     house: Arc<House>,
+    seats: Arc<Seats>,
 }
 
 impl<S, B> tower::Service<Request<B>> for Entry<S>
@@ -70,7 +78,15 @@ where
         let clock = self.house.clock.clone();
         let request_id = request_id(&request);
         let path = method(request.uri().path()).map_or("unlisted", |method| method.path);
-        let admitted = admit(&self.house, &request, request_id);
+        let admitted = admit(&self.house, &request, request_id).and_then(|call| {
+            let seat = self.seats.take(&call.caller.account).ok_or_else(|| {
+                overloaded(
+                    format!("{} has {MAX_REQUESTS} requests in work", call.caller.account),
+                    request_id,
+                )
+            })?;
+            Ok((call, seat))
+        });
         let done = move |response: &mut Response<Body>| {
             if let Ok(value) = HeaderValue::from_str(&request_id.to_string()) {
                 response.headers_mut().insert(REQUEST_ID, value);
@@ -79,12 +95,21 @@ where
             measure(path, code, clock.instant().saturating_sub(started));
         };
         match admitted {
-            Ok(call) => {
+            Ok((call, seat)) => {
                 let span = tracing::info_span!("request", id = %request_id, caller = %call.caller.account, path);
                 request.extensions_mut().insert(call);
-                let answer = self.inner.call(request).instrument(span);
+                let answer = tokio::time::timeout(LONGEST, self.inner.call(request));
+                let answer = answer.instrument(span);
                 Box::pin(async move {
-                    let mut response = answer.await?;
+                    let mut response = match answer.await {
+                        Ok(response) => response?,
+                        Err(_) => {
+                            tracing::warn!(%request_id, path, "given up");
+                            let why = format!("not done within {} s", LONGEST.as_secs());
+                            overloaded(why, request_id).into_status().into_http()
+                        }
+                    };
+                    drop(seat);
                     done(&mut response);
                     Ok(response)
                 })
@@ -134,6 +159,10 @@ fn admit<B>(house: &House, request: &Request<B>, request_id: Uuid) -> Result<Cal
         return Err(refuse(Reason::MethodNotListed, message));
     }
     Ok(Call { caller, request_id })
+}
+
+fn overloaded(message: String, request_id: Uuid) -> Refusal {
+    Refusal { reason: Reason::Overloaded, message, request_id: request_id.to_string() }
 }
 
 /// The id the client sent, where it is a UUID, or a new one.

@@ -6,6 +6,7 @@ mod audit;
 mod config_store;
 mod convert;
 mod entry;
+mod seats;
 mod status;
 mod system;
 
@@ -19,16 +20,20 @@ use tonic::service::Routes;
 
 pub use entry::EntryLayer;
 
+use self::seats::Seats;
 use crate::house::House;
 
 /// The largest message a client may send: one configuration of 256 fields of 64 KiB does not fit on
 /// purpose; what is written at once is bounded.
 const MAX_MESSAGE: usize = 4 << 20;
+/// Watches that one account may have open.
+const MAX_WATCHES: usize = 256;
 
 /// The services of this server, without health and reflection.
 #[must_use]
 pub fn services(house: &Arc<House>) -> Routes {
-    let house = || Handlers { house: Arc::clone(house) };
+    let watches = Seats::new(MAX_WATCHES);
+    let house = || Handlers { house: Arc::clone(house), watches: Arc::clone(&watches) };
     let mut routes = Routes::builder();
     routes
         .add_service(ApplicationsServer::new(house()).max_decoding_message_size(MAX_MESSAGE))
@@ -42,4 +47,5 @@ pub fn services(house: &Arc<House>) -> Routes {
 #[derive(Clone)]
 struct Handlers {
     house: Arc<House>,
+    watches: Arc<Seats>,
 }

@@ -3,7 +3,7 @@
 use sso_proto::Refusal;
 use tonic::{Code, Response, Status};
 
-use super::Handlers;
+use super::{Handlers, convert::cut};
 use crate::{
     access::{Action, Call},
     audit::Subject,
@@ -44,6 +44,7 @@ impl Handlers {
             Ok(value) => return Ok(value),
             Err(error) => error,
         };
+        let application = cut(application);
         let (action_name, reason) = (action.as_str(), error.reason.as_str());
         let code = error.reason.code();
         if code == Code::PermissionDenied {

@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     Handlers,
-    convert::{global_info, missing, timestamp},
+    convert::{cut, global_info, missing, timestamp},
     entry::call_of,
 };
 use crate::{
@@ -191,8 +191,10 @@ fn change(given: &v1::GlobalInfo, paths: &[String]) -> Result<GlobalInfoChange, 
                 return Err(Error::new(Reason::Immutable, message));
             }
             other => {
-                let message =
-                    format!("the update mask names `{other}`, which global info does not have");
+                let message = format!(
+                    "the update mask names `{}`, which global info does not have",
+                    cut(other)
+                );
                 return Err(Error::new(Reason::InvalidRequest, message));
             }
         }

@@ -166,8 +166,12 @@ fn require_revision(
         Some(expected) => Err(Error::new(
             Reason::RevisionStale,
             format!(
-                "\"{identifier}\" is at revision {current}{}, not at {expected}; read it again and decide anew",
-                if deleted { " (deleted)" } else { "" }
+                "\"{identifier}\" is {}, not at revision {expected}; read it again and decide anew",
+                match (current, deleted) {
+                    (Revision(0), _) => "not written yet".to_owned(),
+                    (current, true) => format!("deleted, at revision {current}"),
+                    (current, false) => format!("at revision {current}"),
+                }
             ),
         )),
     }

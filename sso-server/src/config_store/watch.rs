@@ -2,11 +2,18 @@
 //! server. What is sent is read from the database, so a piece of news that comes twice, late or
 //! together with others does no harm.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::Stream;
 use sso_proto::Reason;
-use tokio::sync::{broadcast::error::RecvError, mpsc};
+use tokio::{
+    sync::{broadcast::error::RecvError, mpsc},
+    time::MissedTickBehavior,
+};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::ConfigStore;
@@ -20,7 +27,7 @@ use crate::{
     },
 };
 
-/// How often the watcher's roles are looked at again when nothing else happens.
+/// How often the watcher's roles are looked at again, whatever else happens.
 const RECHECK: Duration = Duration::from_secs(5);
 /// Changes that may wait for a slow client; then the watch waits too, and sends the newest.
 const WAITING: usize = 64;
@@ -55,7 +62,7 @@ struct Watcher {
     store: ConfigStore,
     call: Call,
     targets: Vec<(WatchTarget, ApplicationId)>,
-    sent: HashMap<ConfigurationId, ConfigurationHead>,
+    sent: HashMap<ConfigurationId, (ApplicationId, ConfigurationHead)>,
     sender: Sender,
 }
 
@@ -89,6 +96,9 @@ impl ConfigStore {
             sent: HashMap::new(),
             sender: sender.clone(),
         };
+        let mut recheck = tokio::time::interval(RECHECK);
+        recheck.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        recheck.reset();
         tokio::spawn(async move {
             let mut latest = Arc::new(News { everything: true, ..News::default() });
             loop {
@@ -113,7 +123,8 @@ impl ConfigStore {
                         Err(RecvError::Lagged(_)) => Arc::new(News { everything: true, ..News::default() }),
                         Err(RecvError::Closed) => return,
                     },
-                    () = tokio::time::sleep(RECHECK) => Arc::new(News { system: true, ..News::default() }),
+                    // Runs on whatever else happens: on a busy system there is always other news.
+                    _ = recheck.tick() => Arc::new(News { system: true, ..News::default() }),
                 };
             }
         });
@@ -128,8 +139,9 @@ impl Watcher {
         if news.system || news.everything {
             self.call.caller = self.store.identity.again(&self.call.caller);
         }
+        let mut allowed = HashSet::new();
         for (target, id) in self.targets.clone() {
-            if news.concerns(id) {
+            if news.concerns(id) && allowed.insert(id) {
                 let name = &target.application;
                 let application =
                     self.store.enter(&self.call, Action::ConfigurationWatch, name).await?;
@@ -149,7 +161,7 @@ impl Watcher {
                 of_target.map(|(_, head)| head.clone()).collect()
             };
             for head in heads {
-                if let Err(gone) = self.send(&target.application, head).await {
+                if let Err(gone) = self.send(&target.application, id, head).await {
                     return Ok(Err(gone));
                 }
             }
@@ -179,10 +191,11 @@ impl Watcher {
             }
         }
         // What was sent before and is not among them was deleted meanwhile.
+        let there: HashSet<_> = heads.iter().map(|head| head.id).collect();
         let missed: Vec<_> = self
             .sent
-            .iter()
-            .filter(|(id, _)| !heads.iter().any(|head| head.id == **id))
+            .values()
+            .filter(|(of, sent)| *of == application && !there.contains(&sent.id))
             .map(|(_, sent)| sent.identifier.clone())
             .collect();
         for identifier in missed {
@@ -191,9 +204,14 @@ impl Watcher {
         Ok(heads)
     }
 
-    async fn send(&mut self, name: &ApplicationName, head: ConfigurationHead) -> Result<(), Gone> {
-        let known = self.sent.insert(head.id, head.clone());
-        if known.is_some_and(|known| known.revision >= head.revision) {
+    async fn send(
+        &mut self,
+        name: &ApplicationName,
+        of: ApplicationId,
+        head: ConfigurationHead,
+    ) -> Result<(), Gone> {
+        let known = self.sent.insert(head.id, (of, head.clone()));
+        if known.is_some_and(|(_, known)| known.revision >= head.revision) {
             return Ok(());
         }
         let change = ConfigurationChange {
@@ -216,4 +234,135 @@ fn require_same(application: &Application, watched: ApplicationId) -> Result<(),
         application.name
     );
     Err(Error::new(Reason::ApplicationNotFound, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use futures_util::StreamExt as _;
+    use sso_core::{
+        clock::Clock,
+        key_ring::{Generation, KeyRing},
+        memory::LockedKey,
+        secret::SecretText,
+    };
+    use tokio_util::sync::CancellationToken;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        access::Access,
+        audit::Audit,
+        changes::Changes,
+        config_store::{SetMode, Write},
+        groups::Groups,
+        identity::Identity,
+        master::MasterSecret,
+        model::{
+            Account, Accounts, ApplicationType, Caller, FieldUpdate, Fields, GlobalInfo, Label,
+        },
+        storage::{DatabaseSettings, DatabaseUrl, Storage},
+        vault::Vault,
+    };
+
+    fn call(account: &str, groups: BTreeMap<String, String>) -> Call {
+        let account = Account::parse(account).unwrap();
+        Call { caller: Caller { account, groups }, request_id: Uuid::nil() }
+    }
+
+    fn application() -> Application {
+        let label =
+            |ordinal, label: &str| FieldUpdate { ordinal, label: label.into(), masked: false };
+        let now = time::OffsetDateTime::UNIX_EPOCH;
+        Application {
+            id: ApplicationId::generate(),
+            name: ApplicationName::parse("Orders").unwrap(),
+            kind: ApplicationType::ConfigStore,
+            description: String::new(),
+            contact: String::new(),
+            users: Accounts::parse(&["D\\readers"]).unwrap(),
+            administrators: Accounts::parse(&["D\\writer"]).unwrap(),
+            administrators_same: false,
+            allow_local_accounts: false,
+            enabled: true,
+            fields: Fields::parse(vec![label(0, "id"), label(1, "url")]).unwrap().0,
+            created_at: now,
+            updated_at: now,
+        }
+    }
+
+    /// A store with one application, whose readers are the group in the file.
+    async fn store(folder: &std::path::Path, groups: Arc<Groups>) -> ConfigStore {
+        let clock = Clock::System;
+        let url = DatabaseUrl::Sqlite(folder.join("sso.db"));
+        let storage = Storage::open(&DatabaseSettings::new(url), clock.clone()).await.unwrap();
+        storage.migrate().await.unwrap();
+        let global = GlobalInfo::initial(Accounts::default(), Accounts::default());
+        let mut transaction = storage.begin().await.unwrap();
+        transaction.initialise_system(&global, clock.now()).await.unwrap();
+        transaction.insert_application(&application()).await.unwrap();
+        transaction.commit().await.unwrap();
+        let access = Arc::new(Access::new(global));
+        let stop = CancellationToken::new();
+        let (changes, reader) =
+            Changes::begin(storage.clone(), Arc::clone(&access), stop.clone()).await.unwrap();
+        tokio::spawn(reader.run(stop.clone()));
+        tokio::spawn(Arc::clone(&groups).watch(stop));
+        let key = LockedKey::from_bytes(&[1; 32]).unwrap();
+        let keys = KeyRing::new([(Generation::FIRST, key)], Generation::FIRST).unwrap();
+        let held = Clock::manual(time::OffsetDateTime::UNIX_EPOCH);
+        let (audit, _) = Audit::new("sso-server-1", clock.clone(), storage.clone());
+        ConfigStore {
+            access,
+            audit,
+            vault: Vault::new(MasterSecret::holding(keys, held)),
+            storage,
+            changes,
+            identity: Arc::new(Identity::new(Vec::new(), BTreeSet::new(), groups)),
+            clock,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lost_role_ends_a_watch_that_always_has_news() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("groups.toml");
+        std::fs::write(&file, "version = 1\n[groups]\n'D\\readers' = ['D\\ann']\n").unwrap();
+        let groups = Groups::load(Some(&file)).unwrap();
+        let store = store(folder.path(), Arc::clone(&groups)).await;
+        let name = ApplicationName::parse("Orders").unwrap();
+        let ann = Account::parse("D\\ann").unwrap();
+        let reader = call("D\\ann", groups.of(&ann));
+        let targets = vec![WatchTarget { application: name.clone(), identifier: None }];
+        let mut changes = store.watch(&reader, targets).await.unwrap();
+
+        std::fs::write(&file, "version = 1\n").unwrap();
+        let writing = async {
+            let identifier = Identifier::parse("Main").unwrap();
+            let writer = call("D\\writer", BTreeMap::new());
+            for number in 0.. {
+                let value = Some(SecretText::new(number.to_string()));
+                let values = vec![(Label::parse("url").unwrap(), value)];
+                let mode = SetMode::Merge;
+                let write = Write { values, if_revision: None, mode, dry_run: false };
+                store.set(&writer, &name, &identifier, write).await.unwrap();
+                tokio::time::sleep(RECHECK / 20).await;
+            }
+        };
+        let watching = async {
+            loop {
+                match changes.next().await {
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => return error.reason,
+                    None => panic!("the watch ends with a reason"),
+                }
+            }
+        };
+        tokio::select! {
+            () = writing => {}
+            reason = watching => assert_eq!(reason, Reason::NotApplicationUser),
+            () = tokio::time::sleep(3 * RECHECK) => panic!("a watch outlives the role"),
+        }
+    }
 }

@@ -179,7 +179,9 @@ impl Transaction {
             .await;
         match inserted {
             Ok(_) => {}
-            Err(error) if is_unique_violation(&error) => return Err(StorageError::NameTaken),
+            Err(error) if is_unique_violation(&error) => {
+                return Err(StorageError::NameTaken(application.name.as_str().to_owned()));
+            }
             Err(error) => return Err(error.into()),
         }
         for field in application.fields.iter() {

@@ -23,8 +23,8 @@ pub enum StorageError {
         what: String,
     },
     /// An application of this name exists.
-    #[error("an application of this name exists")]
-    NameTaken,
+    #[error("an application \"{0}\" exists already; names are compared regardless of case")]
+    NameTaken(String),
     /// The application has a field of this label.
     #[error("the application has a field of this label")]
     LabelTaken,
@@ -75,7 +75,7 @@ impl From<StorageError> for Error {
         let reason = match &error {
             StorageError::Unavailable(_) | StorageError::TooSlow(_) => Reason::DatabaseUnavailable,
             StorageError::Corrupt { .. } => Reason::StoredRowDamaged,
-            StorageError::NameTaken => Reason::ApplicationExists,
+            StorageError::NameTaken(_) => Reason::ApplicationExists,
             StorageError::LabelTaken => Reason::FieldExists,
             StorageError::Gone => Reason::ApplicationNotFound,
             StorageError::NewerSchema { .. }
