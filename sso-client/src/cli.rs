@@ -13,9 +13,9 @@ use crate::commands::{
 
 const AFTER_HELP: &str = "\
 Where the service is, and who you are, comes from (first wins, each item on its own):
-  1. --addr, --ca, --cert, --key
+  1. --addr, --ca, --cert, --key, --crl
   2. the profile named by --profile or SSO_PROFILE
-  3. SSO_ADDR, SSO_CA, SSO_CERT, SSO_KEY
+  3. SSO_ADDR, SSO_CA, SSO_CERT, SSO_KEY, SSO_CRL
   4. the profile named 'default' in the profiles file
 The profiles file is $SSO_CONFIG, $XDG_CONFIG_HOME/sso/profiles.toml or
 ~/.config/sso/profiles.toml:
@@ -26,6 +26,7 @@ The profiles file is $SSO_CONFIG, $XDG_CONFIG_HOME/sso/profiles.toml or
   ca = \"ca.crt\"          # relative to the profiles file
   cert = \"admin.crt\"
   key = \"admin.key\"      # readable by its owner only
+  crl = \"ca.crl\"        # optional: revocation lists
 
 Exit codes: 0 done, 1 refused, 2 usage or malformed file, 64 settings, 69 unavailable, 77 denied.
 
@@ -79,6 +80,9 @@ pub(crate) struct GlobalArgs {
     /// PEM file of your private key [env: SSO_KEY]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
+    /// PEM file of revocation lists, one of every authority; without it none are checked [env: SSO_CRL]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) crl: Option<PathBuf>,
     /// How to print results; with json errors are JSON too, on standard error
     #[arg(long, short = 'o', global = true, value_enum, default_value_t, value_name = "FORMAT")]
     pub(crate) output: Format,
@@ -101,6 +105,7 @@ impl GlobalArgs {
             ca: self.ca.clone(),
             cert: self.cert.clone(),
             key: self.key.clone(),
+            crl: self.crl.clone(),
         }
     }
 }

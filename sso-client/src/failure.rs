@@ -22,6 +22,8 @@ pub(crate) enum Failure {
     Unavailable(String),
     /// A file or a stream could not be read or written.
     Io { what: String, source: io::Error },
+    /// The command given to `sso dev` cannot be run.
+    Command { program: String, source: io::Error },
     /// Everything was reported; only the exit code is left.
     Reported(u8),
     /// Nobody reads the output any more.
@@ -52,7 +54,8 @@ impl Failure {
         Self::File { file: file_name(file), message: error.to_string() }
     }
 
-    /// 0 done, 1 refused, 2 usage or a malformed file, 64 settings, 69 unavailable, 77 denied.
+    /// 0 done, 1 refused, 2 usage or a malformed file, 64 settings, 69 unavailable, 77 denied; as in a
+    /// shell 127 for a command that is not found and 126 for one that cannot be executed.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Client(error) => error.exit_code(),
@@ -60,6 +63,8 @@ impl Failure {
             Self::Usage { .. } | Self::File { .. } => Exit::Usage.code(),
             Self::Settings(_) => Exit::Settings.code(),
             Self::Unavailable(_) => Exit::Unavailable.code(),
+            Self::Command { source, .. } if source.kind() == io::ErrorKind::NotFound => 127,
+            Self::Command { .. } => 126,
             Self::Reported(code) => *code,
             Self::BrokenPipe => Exit::Ok.code(),
         }
@@ -75,6 +80,7 @@ impl Failure {
             Self::Settings(_) => "settings",
             Self::Unavailable(_) => "unavailable",
             Self::Io { .. } => "input_output",
+            Self::Command { .. } => "command",
             Self::Reported(_) => "reported",
             Self::BrokenPipe => "broken_pipe",
         }
@@ -87,6 +93,10 @@ impl Failure {
             Self::File { file, message } => format!("{file}: {message}"),
             Self::Settings(message) | Self::Unavailable(message) => message.clone(),
             Self::Io { what, source } => format!("{what}: {source}"),
+            Self::Command { program, source } if source.kind() == io::ErrorKind::NotFound => {
+                format!("{program}: command not found")
+            }
+            Self::Command { program, source } => format!("{program}: cannot be executed: {source}"),
             Self::Reported(_) | Self::BrokenPipe => String::new(),
         }
     }
@@ -99,6 +109,7 @@ impl Failure {
             | Self::Settings(_)
             | Self::Unavailable(_)
             | Self::Io { .. }
+            | Self::Command { .. }
             | Self::Reported(_)
             | Self::BrokenPipe => None,
         }
@@ -132,6 +143,8 @@ mod tests {
     #[test]
     fn every_failure_has_its_exit_code() {
         let io = |kind| Failure::io("output", io::Error::from(kind));
+        let command =
+            |kind: io::ErrorKind| Failure::Command { program: "tour".into(), source: kind.into() };
         for (failure, code) in [
             (Failure::refused("no", "do"), 1),
             (Failure::usage("what"), 2),
@@ -140,6 +153,8 @@ mod tests {
             (Failure::Unavailable("not ready".into()), 69),
             (io(io::ErrorKind::StorageFull), 1),
             (io(io::ErrorKind::BrokenPipe), 0),
+            (command(io::ErrorKind::NotFound), 127),
+            (command(io::ErrorKind::PermissionDenied), 126),
             (Failure::Reported(7), 7),
         ] {
             assert_eq!(failure.exit_code(), code, "{failure:?}");

@@ -110,7 +110,8 @@ impl Output {
             | Failure::File { .. }
             | Failure::Settings(_)
             | Failure::Unavailable(_)
-            | Failure::Io { .. } => say(&match self.format {
+            | Failure::Io { .. }
+            | Failure::Command { .. } => say(&match self.format {
                 Format::Json => failure_as_json(failure).to_string(),
                 Format::Table => failure_as_text(failure),
             }),

@@ -24,6 +24,9 @@ pub struct Profile {
     pub cert: PathBuf,
     /// PEM file of the caller's private key; no other user may read it.
     pub key: PathBuf,
+    /// PEM file of revocation lists, one of every authority. `None`: nothing is checked for
+    /// revocation.
+    pub crl: Option<PathBuf>,
     /// Whether certificates made by `sso dev` are accepted. Only for development.
     pub allow_development: bool,
 }
@@ -41,6 +44,8 @@ pub struct Overrides {
     pub cert: Option<PathBuf>,
     /// PEM file.
     pub key: Option<PathBuf>,
+    /// PEM file.
+    pub crl: Option<PathBuf>,
 }
 
 /// What the environment says.
@@ -56,6 +61,8 @@ pub struct Environment {
     pub cert: Option<PathBuf>,
     /// `SSO_KEY`
     pub key: Option<PathBuf>,
+    /// `SSO_CRL`
+    pub crl: Option<PathBuf>,
     /// `SSO_CONFIG`: the profiles file.
     pub config: Option<PathBuf>,
     /// `XDG_CONFIG_HOME`
@@ -118,6 +125,7 @@ struct ProfileEntry {
     ca: Option<PathBuf>,
     cert: Option<PathBuf>,
     key: Option<PathBuf>,
+    crl: Option<PathBuf>,
     #[serde(default)]
     allow_development: bool,
 }
@@ -136,6 +144,7 @@ impl Profile {
             ca: ca.into(),
             cert: cert.into(),
             key: key.into(),
+            crl: None,
             allow_development: false,
         }
     }
@@ -182,6 +191,7 @@ impl Profile {
             key: path(&overrides.key, named.key, &environment.key)
                 .or(default.key)
                 .ok_or_else(|| missing("private key", "key", "SSO_KEY"))?,
+            crl: path(&overrides.crl, named.crl, &environment.crl).or(default.crl),
             allow_development: named.allow_development || default.allow_development,
         })
     }
@@ -192,7 +202,7 @@ impl Profile {
             certificate: self.cert.clone(),
             key: self.key.clone(),
             ca: self.ca.clone(),
-            crl: None,
+            crl: self.crl.clone(),
             allow_development: self.allow_development,
         }
     }
@@ -214,6 +224,7 @@ impl Environment {
             ca: path("SSO_CA"),
             cert: path("SSO_CERT"),
             key: path("SSO_KEY"),
+            crl: path("SSO_CRL"),
             config: path("SSO_CONFIG"),
             config_home: path("XDG_CONFIG_HOME"),
             home: path("HOME"),
@@ -271,6 +282,7 @@ fn entry(
         ca: resolve(entry.ca),
         cert: resolve(entry.cert),
         key: resolve(entry.key),
+        crl: resolve(entry.crl),
         allow_development: entry.allow_development,
     })
 }
@@ -350,6 +362,29 @@ allow_development = true
         let (_folder, environment) = environment(&[("SSO_ADDR", "https://variable.example:1")]);
         let profile = Profile::resolve(&Overrides::default(), &environment).unwrap();
         assert_eq!(profile.addr, "https://variable.example:1");
+    }
+
+    #[test]
+    fn revocation_lists_are_optional_and_take_the_same_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("profiles.toml");
+        let text = "version = 1\ndefault = \"a\"\n[profile.a]\naddr = \"https://a.example:1\"\n\
+                    ca = \"ca\"\ncert = \"c\"\nkey = \"k\"\n";
+        let environment = Environment { config: Some(file.clone()), ..Environment::default() };
+        let crl = |overrides: &Overrides, environment: &Environment| {
+            Profile::resolve(overrides, environment).unwrap().tls().crl
+        };
+        std::fs::write(&file, text).unwrap();
+        assert_eq!(crl(&Overrides::default(), &environment), None);
+
+        std::fs::write(&file, format!("{text}crl = \"ca.crl\"\n")).unwrap();
+        let own = Some(folder.path().join("ca.crl"));
+        assert_eq!(crl(&Overrides::default(), &environment), own, "relative to the file");
+        let variable = Environment { crl: Some("/variable/crl".into()), ..environment };
+        assert_eq!(crl(&Overrides::default(), &variable), variable.crl);
+        assert_eq!(crl(&with_profile("a"), &variable), own, "a named profile beats a variable");
+        let flag = Overrides { crl: Some("/flag/crl".into()), ..with_profile("a") };
+        assert_eq!(crl(&flag, &variable), flag.crl);
     }
 
     #[test]

@@ -147,7 +147,9 @@ impl Page {
         let page = Self { data, size };
         page.protect(MprotectFlags::READ | MprotectFlags::WRITE).map_err(memory)?;
         page.advise(Advice::LinuxDontDump).map_err(memory)?;
-        if let Err(error) = page.lock().and_then(|()| page.advise(Advice::LinuxWipeOnFork)) {
+        // Apart from locking: a page that may be swapped is kept from children all the same.
+        let wiped = page.advise(Advice::LinuxWipeOnFork);
+        if let Err(error) = page.lock().and(wiped) {
             if LOCK_REQUIRED.load(Ordering::Relaxed) {
                 return Err(KeyError::NotLocked(error.into()));
             }

@@ -131,6 +131,18 @@ pub struct CertificateRule {
     after: Option<String>,
 }
 
+/// What a rule says about a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RuleMatch {
+    /// The certificate does not fit.
+    No,
+    /// It fits, and this is what the `*` stands for; empty for a pattern without one.
+    Yes(String),
+    /// Several of its names fit with different results. A certificate that could be two peers is
+    /// neither, and no other rule may be asked about it.
+    Ambiguous,
+}
+
 /// Why a rule for certificates makes no sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -182,11 +194,9 @@ impl CertificateRule {
         self.after.is_some()
     }
 
-    /// What the `*` stands for, when the certificate fits; empty for a pattern without one. `None`
-    /// when it does not fit, and also when several of its names fit with different results: a
-    /// certificate that could be two peers is neither.
+    /// Whether the certificate fits.
     #[must_use]
-    pub fn matches(&self, certificate: &PeerCertificate) -> Option<String> {
+    pub fn matches(&self, certificate: &PeerCertificate) -> RuleMatch {
         let names = match self.part {
             CertificatePart::SanUri => certificate.uris.as_slice(),
             CertificatePart::SanEmail => &certificate.emails,
@@ -197,11 +207,11 @@ impl CertificateRule {
         let mut found: Option<&str> = None;
         for captured in names.iter().filter_map(|name| self.capture(name)) {
             match found {
-                Some(earlier) if earlier != captured => return None,
+                Some(earlier) if earlier != captured => return RuleMatch::Ambiguous,
                 _ => found = Some(captured),
             }
         }
-        found.map(str::to_owned)
+        found.map_or(RuleMatch::No, |captured| RuleMatch::Yes(captured.to_owned()))
     }
 
     fn of_fingerprint(pattern: &str) -> Result<Self, RuleError> {
@@ -367,18 +377,20 @@ mod tests {
             PeerCertificate::parse(&der).unwrap()
         };
         let rule = rule(CertificatePart::SanUri, "sso://DEV/*").unwrap();
-        assert_eq!(rule.matches(&with(&["sso://DEV/app-admin"])).as_deref(), Some("app-admin"));
-        assert_eq!(rule.matches(&with(&["x:y", "sso://DEV/a"])).as_deref(), Some("a"));
+        let yes = |captured: &str| RuleMatch::Yes(captured.to_owned());
+        assert_eq!(rule.matches(&with(&["sso://DEV/app-admin"])), yes("app-admin"));
+        assert_eq!(rule.matches(&with(&["x:y", "sso://DEV/a"])), yes("a"));
+        assert_eq!(rule.matches(&with(&["sso://DEV/a", "sso://DEV/a"])), yes("a"));
+        assert_eq!(rule.matches(&with(&["sso://DEV/a", "sso://DEV/b"])), RuleMatch::Ambiguous);
         for names in [
             &["sso://DEV/"][..],
             &["sso://DEV/a/b"],
             &["sso://DEV/a%20b"],
             &["sso://dev/a"],
             &["xsso://DEV/a"],
-            &["sso://DEV/a", "sso://DEV/b"],
             &[],
         ] {
-            assert_eq!(rule.matches(&with(names)), None, "{names:?}");
+            assert_eq!(rule.matches(&with(names)), RuleMatch::No, "{names:?}");
         }
     }
 
@@ -386,12 +398,13 @@ mod tests {
     fn a_pattern_without_star_is_exact() {
         let peer = PeerCertificate::parse(&certificate(|_| {})).unwrap();
         let fits = |part, pattern: &str| rule(part, pattern).unwrap().matches(&peer);
-        assert_eq!(fits(CertificatePart::SanDns, "HOST.example").as_deref(), Some(""));
-        assert_eq!(fits(CertificatePart::SanDns, "host.example.org"), None);
-        assert_eq!(fits(CertificatePart::SanDns, "*.example").as_deref(), Some("host"));
+        let yes = |captured: &str| RuleMatch::Yes(captured.to_owned());
+        assert_eq!(fits(CertificatePart::SanDns, "HOST.example"), yes(""));
+        assert_eq!(fits(CertificatePart::SanDns, "host.example.org"), RuleMatch::No);
+        assert_eq!(fits(CertificatePart::SanDns, "*.example"), yes("host"));
         let upper = peer.fingerprint_sha256.to_uppercase();
-        assert_eq!(fits(CertificatePart::Fingerprint, &upper).as_deref(), Some(""));
-        assert_eq!(fits(CertificatePart::Fingerprint, &"0".repeat(64)), None);
+        assert_eq!(fits(CertificatePart::Fingerprint, &upper), yes(""));
+        assert_eq!(fits(CertificatePart::Fingerprint, &"0".repeat(64)), RuleMatch::No);
     }
 
     #[test]

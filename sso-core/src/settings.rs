@@ -67,6 +67,17 @@ pub enum SettingsError {
         /// Its permission bits.
         mode: u32,
     },
+    /// Others may change a file of settings.
+    #[error(
+        "{}: mode {mode:04o} lets other users change the settings: run `chmod go-w` on the file",
+        path.display()
+    )]
+    Writable {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
     /// A file with a secret is empty, too large or not a file.
     #[error("{}: {message}", path.display())]
     Secret {
@@ -98,8 +109,8 @@ impl SettingsError {
 /// `#[serde(deny_unknown_fields)]`.
 ///
 /// # Errors
-/// The file cannot be read, is no TOML, has another version, or does not fit `T`: the error names
-/// the file, the line and the key.
+/// The file cannot be read, its group or others may write it, or it is no TOML, has another version,
+/// or does not fit `T`: the error names the file, the line and the key.
 pub fn load<T: DeserializeOwned>(path: &Path) -> Result<T, SettingsError> {
     parse(path, &read_text(path)?)
 }
@@ -155,8 +166,18 @@ pub fn base_of(settings: &Path) -> PathBuf {
 ///
 /// # Errors
 /// What the operating system refuses; `AlreadyExists` when `path` exists and `overwrite` is false,
-/// also when another process makes it at the same moment.
+/// also when another process makes it at the same moment. After an error a file that was not to be
+/// overwritten is not there, unless it was before.
 pub fn write_private(path: &Path, content: &[u8], overwrite: bool) -> io::Result<()> {
+    write_and_sync(path, content, overwrite, |folder| File::open(folder)?.sync_all())
+}
+
+fn write_and_sync(
+    path: &Path,
+    content: &[u8],
+    overwrite: bool,
+    sync_folder: impl Fn(&Path) -> io::Result<()>,
+) -> io::Result<()> {
     let folder = base_of(path);
     let (temporary, mut file) = create_beside(path, &folder)?;
     let written = file.write_all(content).and_then(|()| file.sync_all()).and_then(|()| {
@@ -167,7 +188,12 @@ pub fn write_private(path: &Path, content: &[u8], overwrite: bool) -> io::Result
         let _ = fs::remove_file(&temporary);
     }
     written?;
-    File::open(&folder)?.sync_all()
+    let synced = sync_folder(&folder);
+    if synced.is_err() && !overwrite {
+        // The name may not outlast a power failure: whoever hears of an error finds no file.
+        let _ = fs::remove_file(path);
+    }
+    synced
 }
 
 /// Refuses an open file whose mode has any bit for the group or for others.
@@ -177,10 +203,14 @@ pub(crate) fn refuse_lax(path: &Path, file: &File) -> Result<(), SettingsError> 
 }
 
 fn read_text(path: &Path) -> Result<String, SettingsError> {
+    let unreadable = |source| read_error(path, source);
+    let file = File::open(path).map_err(unreadable)?;
+    let mode = file.metadata().map_err(unreadable)?.mode() & 0o7777;
+    if mode & 0o022 != 0 {
+        return Err(SettingsError::Writable { path: path.to_owned(), mode });
+    }
     let mut text = String::new();
-    File::open(path)
-        .and_then(|file| file.take(SETTINGS_FILE_MAX).read_to_string(&mut text))
-        .map_err(|source| read_error(path, source))?;
+    file.take(SETTINGS_FILE_MAX).read_to_string(&mut text).map_err(unreadable)?;
     Ok(text)
 }
 
@@ -328,6 +358,24 @@ mod tests {
     }
 
     #[test]
+    fn settings_that_others_may_change_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("open.toml");
+        fs::write(&path, "version = 1\nname = 'x'\n[part]\ncount = 3\n").unwrap();
+        for (mode, good) in [(0o644, true), (0o600, true), (0o664, false), (0o602, false)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            match load::<Sample>(&path) {
+                Ok(_) => assert!(good, "{mode:o}"),
+                Err(error) => {
+                    let text = error.to_string();
+                    assert!(!good && text.contains("chmod go-w"), "{mode:o}: {text}");
+                    assert!(text.contains(&format!("{mode:04o}")), "{text}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn errors_name_file_line_and_key() {
         let unknown = message("version = 1\nname = 'x'\n[part]\ncount = 3\ncuont = 4\n");
         assert!(unknown.starts_with("a.toml: line 5: "), "{unknown}");
@@ -412,6 +460,20 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_new_file_whose_name_may_be_lost_is_taken_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        let fails = |_: &Path| Err(io::Error::from(io::ErrorKind::Other));
+        assert!(write_and_sync(&path, b"one", false, fails).is_err());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+
+        write_private(&path, b"one", false).unwrap();
+        let error = write_and_sync(&path, b"two", false, fails).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).unwrap(), b"one");
     }
 
     #[test]

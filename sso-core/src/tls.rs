@@ -42,6 +42,8 @@ use crate::{
 
 /// How often the files are looked at for a change.
 const POLL: Duration = Duration::from_secs(5);
+/// The number of what is loaded first.
+const FIRST_NUMBER: u64 = 1;
 /// Bytes of the largest certificate, key or revocation file that is read.
 const FILE_MAX: u64 = 64 * 1024 * 1024;
 
@@ -206,7 +208,7 @@ impl TlsReloader {
     pub fn load_with_clock(settings: &TlsSettings, clock: Clock) -> Result<Arc<Self>, TlsError> {
         // Stamps first: a change during the load is then seen at the next look.
         let seen = Mutex::new(stamps(settings));
-        let first = load_generation(settings, &clock, 1)?;
+        let first = load_generation(settings, &clock, FIRST_NUMBER)?;
         Ok(Arc::new(Self {
             settings: settings.clone(),
             clock,
@@ -216,7 +218,8 @@ impl TlsReloader {
     }
 
     /// Loads the files again and puts them to use, all or none. Connections that exist are checked
-    /// again at their next request.
+    /// again at their next request. An own certificate that has expired is an error in the log
+    /// alone: it must not keep news about authorities and revocations out.
     ///
     /// # Errors
     /// See [`TlsError`]; what was in use stays in use.
@@ -293,7 +296,13 @@ fn load_generation(
     number: u64,
 ) -> Result<TlsGeneration, TlsError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let chain = load_chain(settings, clock)?;
+    let chain = load_chain(settings)?;
+    if let Some(expired) = expired(settings, clock, &chain)? {
+        if number == FIRST_NUMBER {
+            return Err(expired);
+        }
+        tracing::error!(error = %expired, "peers refuse this program");
+    }
     let key = load_key(&settings.key)?;
     let roots = Arc::new(load_roots(settings)?);
     let crls = match &settings.crl {
@@ -389,10 +398,7 @@ const AUTHORITY: &str = "certificate authority";
 const KEY: &str = "private key";
 const REVOCATION: &str = "revocation list";
 
-fn load_chain(
-    settings: &TlsSettings,
-    clock: &Clock,
-) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+fn load_chain(settings: &TlsSettings) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let path = &settings.certificate;
     let chain = load_pem::<CertificateDer<'_>>(path, CERTIFICATE)?;
     for certificate in &chain {
@@ -401,13 +407,27 @@ fn load_chain(
         if has_development_mark(&parsed) && !settings.allow_development {
             return Err(TlsError::Development { path: path.clone(), what: CERTIFICATE });
         }
+    }
+    Ok(chain)
+}
+
+/// What to say about the first certificate of the chain that has expired.
+fn expired(
+    settings: &TlsSettings,
+    clock: &Clock,
+    chain: &[CertificateDer<'_>],
+) -> Result<Option<TlsError>, TlsError> {
+    let path = &settings.certificate;
+    for certificate in chain {
+        let parsed =
+            parse_x509(certificate).map_err(|error| bad(path, CERTIFICATE, error.to_string()))?;
         let not_after = parsed.validity().not_after.to_datetime();
         if not_after < clock.now() {
             let problem = format!("expired on {}: issue a new one", shown(not_after));
-            return Err(bad(path, CERTIFICATE, problem));
+            return Ok(Some(bad(path, CERTIFICATE, problem)));
         }
     }
-    Ok(chain)
+    Ok(None)
 }
 
 fn load_roots(settings: &TlsSettings) -> Result<RootCertStore, TlsError> {

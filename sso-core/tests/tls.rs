@@ -15,7 +15,7 @@ mod tests {
     };
 
     use axum::{body::Bytes, http::Request, response::Response};
-    use rcgen::{ExtendedKeyUsagePurpose, date_time_ymd};
+    use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, date_time_ymd};
     use sso_core::{
         acceptor::{AcceptLimits, Peer, RecheckPeerLayer, mtls_incoming},
         clock::Clock,
@@ -465,6 +465,21 @@ mod tests {
         assert!(matches!(server.tls.reload(), Err(TlsError::Content { .. })));
         assert_eq!(server.tls.current().number(), 1);
         call(&mut channel(&server, &ann)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_expired_certificate_does_not_keep_new_revocations_out() {
+        let pki = Pki::new();
+        let ends = |params: &mut CertificateParams| params.not_after = date_time_ymd(2020, 7, 1);
+        let mut settings = pki.issue_with("server", ends);
+        settings.crl = Some(pki.revoke(&[], 2100));
+        let clock = at(2020);
+        let tls = TlsReloader::load_with_clock(&settings, clock.clone()).unwrap();
+        clock.advance(Duration::from_secs(60 * 86_400));
+        pki.revoke(&[1], 2100);
+        tls.reload().unwrap();
+        assert_eq!(tls.current().number(), 2);
+        assert!(TlsReloader::load_with_clock(&settings, clock).is_err());
     }
 
     #[tokio::test]

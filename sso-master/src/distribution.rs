@@ -5,7 +5,11 @@ use std::{sync::Arc, time::Duration};
 
 use prost::Message as _;
 use sso_core::{
-    acceptor::Peer, clock::Clock, key_ring::KeyRing, peer::PeerCertificate, tls::TlsReloader,
+    acceptor::Peer,
+    clock::Clock,
+    key_ring::KeyRing,
+    peer::{PeerCertificate, RuleMatch},
+    tls::TlsReloader,
     transit,
 };
 use sso_proto::{
@@ -166,9 +170,14 @@ impl Distribution {
     }
 }
 
-/// The first server of the settings that has this certificate.
+/// The first server of the settings that has this certificate; nobody, when one of the rules before
+/// cannot say whose it is.
 fn named<'a>(servers: &'a [ServerEntry], certificate: &PeerCertificate) -> Option<&'a ServerEntry> {
-    servers.iter().find(|server| server.certificate.matches(certificate).is_some())
+    let decided = servers
+        .iter()
+        .map(|server| (server, server.certificate.matches(certificate)))
+        .find(|(_, found)| *found != RuleMatch::No);
+    decided.filter(|(_, found)| *found != RuleMatch::Ambiguous).map(|(server, _)| server)
 }
 
 /// The whole key ring, sealed to the key pair of the call.

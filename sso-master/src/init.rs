@@ -70,7 +70,8 @@ pub fn require_new(target: &Target) -> Result<(), MasterError> {
 }
 
 /// Generates generation 1, writes its backup and opens it again, and only then makes the keystore,
-/// which was unlocked once before. On failure nothing is left: no file and no entry in a keyring.
+/// which was unlocked once before. On failure nothing is left: no file and no entry in a keyring,
+/// unless there is a keystore by then.
 ///
 /// # Errors
 /// When a file exists or cannot be written, or a protector cannot be used.
@@ -91,7 +92,8 @@ pub fn init(
     let ring = KeyRing::new([(Generation::FIRST, copy)], Generation::FIRST)
         .map_err(KeystoreError::from)?;
 
-    let mut undo = Undo { backup: None, keystore: id, protectors: Vec::new() };
+    let mut undo =
+        Undo { path: &target.keystore, backup: None, keystore: id, protectors: Vec::new() };
     let keystore_key = LockedKey::generate().map_err(KeystoreError::from)?;
     // Before the backup: here somebody may be asked, and may give up.
     let stanzas = wrap(protectors, id, &keystore_key, &mut undo)?;
@@ -146,8 +148,10 @@ fn prove(
     Ok(())
 }
 
-/// Takes back what was made so far, unless it is kept.
+/// Takes back what was made so far, unless it is kept, or a keystore is there that may need it.
 struct Undo<'a> {
+    /// Where the keystore goes.
+    path: &'a Path,
     backup: Option<&'a Path>,
     keystore: Uuid,
     protectors: Vec<&'a dyn Protector>,
@@ -162,6 +166,14 @@ impl Undo<'_> {
 
 impl Drop for Undo<'_> {
     fn drop(&mut self) {
+        if self.backup.is_none() && self.protectors.is_empty() {
+            return;
+        }
+        if may_exist(self.path) {
+            let keystore = self.path.display();
+            tracing::warn!(%keystore, "there is a keystore: its backup and keyring entries stay");
+            return;
+        }
         for protector in &self.protectors {
             if let Err(error) = protector.forget(self.keystore) {
                 tracing::warn!(%error, "an entry without a keystore may be left");
@@ -174,6 +186,13 @@ impl Drop for Undo<'_> {
             tracing::warn!(%error, path = %backup.display(), "a backup without a keystore is left");
         }
     }
+}
+
+/// Whether it is not certain that nothing has this name.
+fn may_exist(path: &Path) -> bool {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    let found = path.symlink_metadata();
+    !found.is_err_and(|error| matches!(error.kind(), NotFound | NotADirectory))
 }
 
 /// Whether anything has this name, a dangling link included.
@@ -294,6 +313,27 @@ mod tests {
             assert!(result.is_err());
             assert_eq!(files(&folder), Vec::<String>::new());
         }
+    }
+
+    #[test]
+    fn what_a_keystore_may_need_is_never_taken_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = target(&folder);
+        let key = LockedKey::generate().unwrap();
+        let protector = Forgetful { key: RefCell::new(Some(key)), refuses_to_wrap: false };
+        let undo = || Undo {
+            path: &target.keystore,
+            backup: Some(&target.backup),
+            keystore: Uuid::nil(),
+            protectors: vec![&protector],
+        };
+        std::fs::write(&target.backup, "backup").unwrap();
+        std::fs::write(&target.keystore, "keystore").unwrap();
+        drop(undo());
+        assert!(target.backup.exists() && protector.key.borrow().is_some());
+        std::fs::remove_file(&target.keystore).unwrap();
+        drop(undo());
+        assert!(!target.backup.exists() && protector.key.borrow().is_none());
     }
 
     #[test]

@@ -26,6 +26,8 @@ use crate::{
 
 const FORMAT: &str = "sso-keystore";
 const VERSION: u64 = 1;
+/// Stanzas of a keystore at most: each may cost a whole stretching of a passphrase.
+const STANZAS_MAX: usize = 8;
 
 /// Why a keystore cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -201,6 +203,11 @@ impl Keystore {
         let keystore = Self { header, stanzas, seal };
         if checksum != keystore.checksum() {
             return Err(FormatError::damaged("its checksum does not match its contents"));
+        }
+        if keystore.stanzas.len() > STANZAS_MAX {
+            let found = keystore.stanzas.len();
+            let what = format!("it has {found} stanzas, more than {STANZAS_MAX}");
+            return Err(FormatError::damaged(what));
         }
         keystore.header.check()?;
         Ok(keystore)
@@ -400,6 +407,17 @@ mod tests {
 
         let error = read.write_new(&path).unwrap_err().to_string();
         assert!(error.contains("exists already"), "{error}");
+    }
+
+    #[test]
+    fn too_many_stanzas_are_refused() {
+        let mut keystore = keystore();
+        let stanza = keystore.stanzas[0].clone();
+        keystore.stanzas = vec![stanza.clone(); STANZAS_MAX];
+        assert!(Keystore::parse(keystore.to_text().as_bytes()).is_ok());
+        keystore.stanzas.push(stanza);
+        let error = Keystore::parse(keystore.to_text().as_bytes()).unwrap_err().to_string();
+        assert!(error.contains("9 stanzas"), "{error}");
     }
 
     #[test]

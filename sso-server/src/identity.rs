@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use sso_core::peer::{CertificateRule, PeerCertificate};
+use sso_core::peer::{CertificateRule, PeerCertificate, RuleMatch};
 use sso_proto::Reason;
 
 use crate::{
@@ -56,12 +56,18 @@ impl AccountRule {
         Ok(Self { certificate, before, after })
     }
 
-    fn account(&self, certificate: &PeerCertificate) -> Option<Result<Account, Error>> {
-        let captured = self.certificate.matches(certificate)?;
-        Some(match &self.after {
+    /// The account; `Some(None)` when the rule decides that the certificate stands for nobody.
+    fn account(&self, certificate: &PeerCertificate) -> Option<Option<Account>> {
+        let captured = match self.certificate.matches(certificate) {
+            RuleMatch::No => return None,
+            RuleMatch::Ambiguous => return Some(None),
+            RuleMatch::Yes(captured) => captured,
+        };
+        let account = match &self.after {
             Some(after) => Account::parse(&format!("{}{captured}{after}", self.before)),
             None => Account::parse(&self.before),
-        })
+        };
+        Some(account.ok())
     }
 }
 
@@ -81,27 +87,31 @@ impl Identity {
         Self { rules, domains, groups }
     }
 
-    /// Who the certificate stands for; `None` when no rule fits, or when what the first one makes of
-    /// it is no account.
+    /// Who the certificate stands for; `None` when no rule fits, when the first one fits in several
+    /// ways, or when what it makes of the certificate is no account.
     #[must_use]
     pub fn caller(&self, certificate: &PeerCertificate) -> Option<Caller> {
-        let account = self.rules.iter().find_map(|rule| rule.account(certificate))?.ok()?;
+        let account = self.rules.iter().find_map(|rule| rule.account(certificate))??;
         // The rules were checked; this holds even if one slips through.
         if !account.domain().is_some_and(|domain| self.domains.contains(domain)) {
             return None;
         }
+        self.with_groups(account)
+    }
+
+    /// The same account with the groups that it is in now; `None` when a group has its name by now.
+    #[must_use]
+    pub fn again(&self, caller: &Caller) -> Option<Caller> {
+        self.with_groups(caller.account.clone())
+    }
+
+    fn with_groups(&self, account: Account) -> Option<Caller> {
         // A certificate in the name of a group would hold the roles of all its members.
         if self.groups.has(&account) {
             return None;
         }
         let groups = self.groups.of(&account);
         Some(Caller { account, groups })
-    }
-
-    /// The same account with the groups that it is in now.
-    #[must_use]
-    pub fn again(&self, caller: &Caller) -> Caller {
-        Caller { account: caller.account.clone(), groups: self.groups.of(&caller.account) }
     }
 
     /// Whether the file of groups has a group of this name.
@@ -170,6 +180,36 @@ mod tests {
         assert_eq!(account(&[], &["bo@contoso.example"]).as_deref(), Some("CONTOSO\\mail-bo"));
         assert_eq!(account(&["sso://PROD/ann"], &[]), None);
         assert_eq!(account(&[], &[]), None);
+    }
+
+    #[test]
+    fn an_ambiguous_certificate_is_nobody_to_later_rules_too() {
+        let identity = identity(vec![
+            rule(CertificatePart::SanUri, "sso://DEV/*", "DEV\\*"),
+            rule(CertificatePart::SanEmail, "*@contoso.example", "CONTOSO\\mail-*"),
+        ]);
+        let email = ["bo@contoso.example"];
+        let two = certificate(&["sso://DEV/ann", "sso://DEV/bob"], &email);
+        assert!(identity.caller(&two).is_none());
+        assert!(identity.caller(&certificate(&[], &email)).is_some());
+    }
+
+    #[test]
+    fn the_name_of_a_group_is_nobody_also_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("groups.toml");
+        std::fs::write(
+            &file,
+            "version = 1\n[groups]\n'DEV\\ann' = []\n'DEV\\all' = ['DEV\\bob']\n",
+        )
+        .unwrap();
+        let identity = Identity::new(Vec::new(), domains(), Groups::load(Some(&file)).unwrap());
+        let again = |account: &str| {
+            let account = Account::parse(account).unwrap();
+            identity.again(&Caller { account, groups: std::collections::BTreeMap::new() })
+        };
+        assert!(again("DEV\\ann").is_none());
+        assert_eq!(again("DEV\\bob").unwrap().groups.len(), 1);
     }
 
     #[test]

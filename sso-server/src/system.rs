@@ -115,6 +115,7 @@ impl System {
         self.access.require(call, Action::SystemUpdate)?;
         let mut transaction = self.storage.begin().await?;
         let before = transaction.lock_system().await?.ok_or_else(missing)?.global;
+        require_still(call, &before)?;
         let accounts_change =
             change.sso_administrators.is_some() || change.affiliate_administrators.is_some();
         if accounts_change && before.enabled {
@@ -154,6 +155,7 @@ impl System {
         self.access.require(call, action)?;
         let mut transaction = self.storage.begin().await?;
         let mut global = transaction.lock_system().await?.ok_or_else(missing)?.global;
+        require_still(call, &global)?;
         if global.enabled == enabled {
             return Ok(());
         }
@@ -232,6 +234,15 @@ impl System {
         self.changes.wake();
         Ok(())
     }
+}
+
+/// What this server remembers of the administrators may be older than what the database says.
+fn require_still(call: &Call, global: &GlobalInfo) -> Result<(), Error> {
+    if call.caller.is_in(&global.sso_administrators) {
+        return Ok(());
+    }
+    let message = format!("{} is not an SSO administrator any more", call.caller.account);
+    Err(Error::new(Reason::NotSsoAdministrator, message))
 }
 
 fn missing() -> Error {

@@ -8,7 +8,7 @@ use sso_proto::Reason;
 use crate::{
     error::Error,
     master::MasterSecret,
-    model::{ApplicationId, Bag, ConfigurationId, Revision},
+    model::{ApplicationId, Bag, ConfigurationId, Identifier, Revision},
 };
 
 /// Table and column of the bag of a configuration.
@@ -26,11 +26,13 @@ pub struct SealedBag {
 
 /// Where the bag of one revision belongs.
 #[derive(Clone, Copy, Debug)]
-pub struct BagPlace {
+pub struct BagPlace<'a> {
     /// The application.
     pub application: ApplicationId,
     /// The configuration.
     pub configuration: ConfigurationId,
+    /// Its identifier.
+    pub identifier: &'a Identifier,
     /// The revision.
     pub revision: Revision,
 }
@@ -70,9 +72,9 @@ impl Vault {
     ///
     /// # Errors
     /// `MASTER_UNREACHABLE` and its kin while the write lease is over.
-    pub fn seal(&self, place: BagPlace, bag: &Bag) -> Result<SealedBag, Error> {
+    pub fn seal(&self, place: BagPlace<'_>, bag: &Bag) -> Result<SealedBag, Error> {
         let keys = self.master.keys_for_write()?;
-        let row = place.configuration.row(place.revision);
+        let row = place.configuration.row(place.revision, place.identifier);
         let bytes = keys
             .seal(&place.of(&row), bag.encode().expose())
             .map_err(|error| Error::new(Reason::Internal, format!("sealing failed: {error}")))?;
@@ -84,9 +86,9 @@ impl Vault {
     /// # Errors
     /// `SEALED_VALUE_DAMAGED` for bytes that were changed, truncated or moved here;
     /// `GENERATION_MISSING` naming the generation; `MASTER_SECRET_EXPIRED` and its kin.
-    pub fn open(&self, place: BagPlace, sealed: &[u8]) -> Result<Bag, Error> {
+    pub fn open(&self, place: BagPlace<'_>, sealed: &[u8]) -> Result<Bag, Error> {
         let keys = self.master.keys_for_read()?;
-        let row = place.configuration.row(place.revision);
+        let row = place.configuration.row(place.revision, place.identifier);
         let opened = keys.open(&place.of(&row), sealed).map_err(|error| place.damaged(&error))?;
         Bag::decode(&opened).ok_or_else(|| {
             Error::new(Reason::SealedValueDamaged, format!("{place} opens to no bag of values"))
@@ -94,8 +96,8 @@ impl Vault {
     }
 }
 
-impl BagPlace {
-    fn of<'a>(&'a self, row: &'a [u8; 24]) -> Place<'a> {
+impl BagPlace<'_> {
+    fn of<'r>(&'r self, row: &'r [u8]) -> Place<'r> {
         Place { table: TABLE, column: COLUMN, row, application: self.application.as_bytes() }
     }
 
@@ -114,7 +116,7 @@ impl BagPlace {
     }
 }
 
-impl std::fmt::Display for BagPlace {
+impl std::fmt::Display for BagPlace<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "configuration {} revision {}", self.configuration, self.revision)
     }

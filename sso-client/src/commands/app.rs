@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, ValueEnum, ValueHint};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum, ValueHint};
 use serde::Serialize;
 use sso_client::v1::{Application, ApplicationType, Field, Warning};
 
@@ -59,6 +59,7 @@ pub(crate) enum AppCommand {
 }
 
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("which").required(true).args(["name", "file"]))]
 #[command(after_help = "\
 Field 0 takes the slot of an external user id and is never masked. It is made by itself,
 labelled 'reserved'; --first-field gives it another label. The fields of --field count from 1.
@@ -74,7 +75,6 @@ Examples:
   sso app create --file order-routing.xml")]
 pub(crate) struct CreateArgs {
     /// Name of the application
-    #[arg(required_unless_present = "file", conflicts_with = "file")]
     name: Option<String>,
     /// XML file of applications; - is standard input
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -175,6 +175,7 @@ pub(crate) struct ListArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("which").required(true).args(["name", "file"]))]
 #[command(after_help = "\
 Only what is given is changed. Type, fields and --administrators-same cannot change; fields
 can be added with 'sso app add-field'. In a file, elements and flags that cannot change are
@@ -186,7 +187,6 @@ Examples:
   sso app update --file order-routing.xml")]
 pub(crate) struct UpdateArgs {
     /// Name of the application
-    #[arg(required_unless_present = "file", conflicts_with = "file")]
     name: Option<String>,
     /// XML file of applications; - is standard input
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]

@@ -109,6 +109,7 @@ async fn apply(
             Ok(request) => send(&applications, request).await,
             Err(failure) => Err(failure),
         };
+        let outcome = outcome.map_err(|failure| naming(&name, failure));
         bar.inc(1);
         match outcome {
             Ok(warnings) => {
@@ -137,6 +138,30 @@ async fn apply(
 enum Request {
     Create(Application),
     Update(Application, Vec<&'static str>),
+}
+
+/// The failure with the application in its message, for refusals that speak of a part of it.
+fn naming(name: &str, failure: Failure) -> Failure {
+    let named = |mut refusal: Refusal| {
+        if !refusal.message.contains(name) {
+            refusal.message = format!("application '{name}': {}", refusal.message);
+        }
+        refusal
+    };
+    let Failure::Client(error) = failure else { return failure };
+    Failure::Client(match error {
+        ClientError::Denied(refusal) => ClientError::Denied(named(refusal)),
+        ClientError::Invalid(refusal) => ClientError::Invalid(named(refusal)),
+        ClientError::Conflict(refusal) => ClientError::Conflict(named(refusal)),
+        ClientError::Precondition(refusal) => ClientError::Precondition(named(refusal)),
+        error @ (ClientError::NotFound(_)
+        | ClientError::Unavailable(_)
+        | ClientError::Damaged(_)
+        | ClientError::Fault(_)
+        | ClientError::Unreachable { .. }
+        | ClientError::Settings(_)
+        | _) => error,
+    })
 }
 
 fn prepare(

@@ -1,8 +1,9 @@
 //! `sso dev`: a whole throw-away system on this machine, for as long as one wants to try something.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs::Permissions,
+    io,
     os::unix::{fs::PermissionsExt as _, process::ExitStatusExt as _},
     path::{Path, PathBuf},
     process::ExitStatus,
@@ -16,6 +17,7 @@ use sso_client::development::{
     ACCOUNTS, DOMAIN, DevelopmentError, Installation, Options, Probe, Process, Programs,
 };
 use sso_core::clock::Clock;
+use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{failure::Failure, output::Output};
@@ -32,14 +34,15 @@ Examples:
   sso dev                            a fresh system until Ctrl-C
   sso dev --dir ~/sso-dev            the same data again the next time
   sso dev -- examples/tour.sh        runs a command with SSO_CONFIG, SSO_PROFILE=admin, SSO_ADDR,
-                                     SSO_CA, SSO_CERT, SSO_KEY and PATH set; ends with its exit code
+                                     SSO_CA, SSO_CERT, SSO_KEY and PATH set; ends with its exit code,
+                                     127 when it is not found, 126 when it cannot be executed
 Profiles: admin, affiliate-admin, app-admin, user and host, for the accounts DEV\\admin … DEV\\host.
 Its certificates are refused by programs that are not told to allow development.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct DevArgs {
-    /// Folder of the system; without it a fresh one that is removed at the end
+    /// Folder of the system, writable by nobody else; without it a fresh one that is removed at the end
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// Database, such as postgres://sso@localhost/sso; without it SQLite in the folder. Only the
@@ -56,6 +59,10 @@ pub(crate) async fn run(args: DevArgs, output: &Output) -> Result<u8, Failure> {
     let mut signals = Signals::install()?;
     let start = Clock::System.instant();
     let programs = Programs::beside_this_one()?;
+    if let Some(program) = args.command.first() {
+        find(program, &search_path(&programs.folder))
+            .map_err(|source| cannot_run(program, source))?;
+    }
     let (folder, temporary) = match &args.dir {
         Some(folder) => (folder.clone(), None),
         None => {
@@ -75,27 +82,56 @@ pub(crate) async fn run(args: DevArgs, output: &Output) -> Result<u8, Failure> {
         // The programs end with this one.
         code = signals.next() => return Err(Failure::Reported(code)),
     };
-    let mut running = started.map_err(|error| told(error, output))?;
+    let mut running = match started {
+        Ok(running) => running,
+        Err(error) => {
+            keep_log(&error, temporary, output);
+            return Err(told(error, output));
+        }
+    };
     let elapsed = Clock::System.instant().saturating_sub(start);
     output.note(&format!("sso dev: ready in {:.1} s", elapsed.as_secs_f64()));
 
     let outcome = match args.command.split_first() {
-        Some((program, arguments)) => {
-            running.run_command(program, arguments, &mut signals, output).await
-        }
+        Some((program, arguments)) => running.run_command(program, arguments, &mut signals).await,
         None => {
             introduce(&running.installation, temporary.is_some(), output)?;
-            running.until_signal(&mut signals, output).await
+            running.until_signal(&mut signals).await
         }
     };
     let killed = tokio::task::spawn_blocking(move || running.stop()).await.unwrap_or_default();
     for name in killed {
         output.warn(None, &format!("{name} did not stop within {STOP_WITHIN:?} and was killed"));
     }
+    let temporary = match &outcome {
+        Err(Stopped::Broken(error)) => keep_log(error, temporary, output),
+        Ok(_) | Err(Stopped::Failed(_)) => temporary,
+    };
     if let Some(temporary) = temporary {
         temporary.close().map_err(|error| Failure::io("removing the temporary folder", error))?;
     }
-    outcome
+    outcome.map_err(|stopped| match stopped {
+        Stopped::Broken(error) => told(error, output),
+        Stopped::Failed(failure) => failure,
+    })
+}
+
+/// Keeps the temporary folder when the error names a log in it, and says so; else gives it back.
+fn keep_log(
+    error: &DevelopmentError,
+    temporary: Option<TempDir>,
+    output: &Output,
+) -> Option<TempDir> {
+    let temporary = temporary?;
+    if error.log().is_none() {
+        return Some(temporary);
+    }
+    let folder = temporary.keep();
+    output.warn(
+        None,
+        &format!("{} is kept for its logs; remove it when they are read", folder.display()),
+    );
+    None
 }
 
 /// What no waiting mends: the database holds the values of another throw-away system.
@@ -104,6 +140,14 @@ fn hopeless(why: &str) -> Option<&'static str> {
         "the database belongs to another system: give the --dir that it was made with, or an empty \
          database",
     )
+}
+
+/// Why the work with a running system ended early.
+enum Stopped {
+    /// A program of the system ended.
+    Broken(DevelopmentError),
+    /// Something else went wrong.
+    Failed(Failure),
 }
 
 struct Running {
@@ -142,14 +186,10 @@ impl Running {
         }
     }
 
-    async fn until_signal(
-        &mut self,
-        signals: &mut Signals,
-        output: &Output,
-    ) -> Result<u8, Failure> {
+    async fn until_signal(&mut self, signals: &mut Signals) -> Result<u8, Stopped> {
         tokio::select! {
             _ = signals.next() => Ok(0),
-            error = Self::watch(&mut self.processes) => Err(told(error, output)),
+            error = Self::watch(&mut self.processes) => Err(Stopped::Broken(error)),
         }
     }
 
@@ -158,33 +198,32 @@ impl Running {
         program: &OsString,
         arguments: &[OsString],
         signals: &mut Signals,
-        output: &Output,
-    ) -> Result<u8, Failure> {
+    ) -> Result<u8, Stopped> {
         let mut command = tokio::process::Command::new(program);
-        command.args(arguments).kill_on_drop(true);
+        // Revocation lists of another system would refuse this one.
+        command.args(arguments).env_remove("SSO_CRL").kill_on_drop(true);
         for (name, value) in self.environment() {
             command.env(name, value);
         }
-        let mut child = command
-            .spawn()
-            .map_err(|error| Failure::io(program.to_string_lossy().into_owned(), error))?;
+        let mut child =
+            command.spawn().map_err(|source| Stopped::Failed(cannot_run(program, source)))?;
         let watch = Self::watch(&mut self.processes);
         tokio::pin!(watch);
         let Signals { interrupt, terminate: stop } = signals;
         loop {
             tokio::select! {
                 status = child.wait() => {
-                    let status = status.map_err(|error| Failure::io("waiting for the command", error))?;
-                    return Ok(exit_code(status));
+                    return status.map(exit_code).map_err(|error| {
+                        Stopped::Failed(Failure::io("waiting for the command", error))
+                    });
                 }
                 // Ctrl-C reaches the command by the terminal; it decides what it means.
                 _ = interrupt.recv() => {}
                 _ = stop.recv() => terminate(child.id()),
                 error = &mut watch => {
-                    let failure = told(error, output);
                     terminate(child.id());
                     let _ = tokio::time::timeout(STOP_WITHIN, child.wait()).await;
-                    return Err(failure);
+                    return Err(Stopped::Broken(error));
                 }
             }
         }
@@ -265,6 +304,9 @@ impl From<DevelopmentError> for Failure {
             DevelopmentError::Busy(_) => {
                 Self::refused(message, "stop it first, or name another --dir")
             }
+            DevelopmentError::Folder { .. } => {
+                Self::refused(message, "name a folder for --dir that only you can write")
+            }
             DevelopmentError::File { path, source } => Self::io(path.display().to_string(), source),
             DevelopmentError::Certificate(error) => error.into(),
             DevelopmentError::ProgramsMissing { .. }
@@ -283,6 +325,29 @@ fn search_path(first: &Path) -> OsString {
         path.push(rest);
     }
     path
+}
+
+fn cannot_run(program: &OsStr, source: io::Error) -> Failure {
+    Failure::Command { program: program.to_string_lossy().into_owned(), source }
+}
+
+/// Whether the program is found, on the search path where it is a mere name, and executable.
+fn find(program: &OsStr, search: &OsStr) -> io::Result<()> {
+    let program = Path::new(program);
+    let places = match program.components().count() > 1 || program.is_absolute() {
+        true => vec![program.to_owned()],
+        false => std::env::split_paths(search).map(|folder| folder.join(program)).collect(),
+    };
+    let modes: Vec<_> = places
+        .into_iter()
+        .filter_map(|place| place.metadata().ok().filter(|metadata| !metadata.is_dir()))
+        .map(|metadata| metadata.permissions().mode())
+        .collect();
+    match modes.iter().any(|mode| mode & 0o111 != 0) {
+        true => Ok(()),
+        false if modes.is_empty() => Err(io::ErrorKind::NotFound.into()),
+        false => Err(io::ErrorKind::PermissionDenied.into()),
+    }
 }
 
 fn exit_code(status: ExitStatus) -> u8 {
@@ -324,7 +389,50 @@ impl Signals {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+
+    #[test]
+    fn a_command_that_cannot_run_is_seen_before_anything_starts() {
+        let folder = tempfile::tempdir().unwrap();
+        let search = folder.path().as_os_str();
+        let file = folder.path().join("tour");
+        let kind = |program: &OsStr| find(program, search).map_err(|error| error.kind());
+        for program in [OsStr::new("tour"), OsStr::new("/nonexistent"), file.as_os_str()] {
+            assert_eq!(kind(program), Err(io::ErrorKind::NotFound), "{}", program.display());
+        }
+        std::fs::write(&file, "").unwrap();
+        for program in [OsStr::new("tour"), file.as_os_str()] {
+            assert_eq!(
+                kind(program),
+                Err(io::ErrorKind::PermissionDenied),
+                "{}",
+                program.display()
+            );
+        }
+        std::fs::set_permissions(&file, Permissions::from_mode(0o700)).unwrap();
+        assert_eq!((kind(OsStr::new("tour")), kind(file.as_os_str())), (Ok(()), Ok(())));
+    }
+
+    #[test]
+    fn only_a_folder_whose_log_is_named_is_kept() {
+        let cli = crate::cli::Cli::parse_from(["sso", "dev", "--output", "json"]);
+        let output = Output::new(&cli.global);
+        let made = || tempfile::tempdir().unwrap();
+        let busy = DevelopmentError::Busy(PathBuf::new());
+        assert!(keep_log(&busy, Some(made()), &output).is_some());
+        let folder = made();
+        let path = folder.path().to_owned();
+        let ended = DevelopmentError::Ended {
+            name: "sso-master".into(),
+            what: "ended".into(),
+            log: path.join("log"),
+            tail: String::new(),
+        };
+        assert!(keep_log(&ended, Some(folder), &output).is_none());
+        std::fs::remove_dir(path).unwrap();
+    }
 
     #[test]
     fn exit_codes_are_those_of_a_shell() {

@@ -1,6 +1,9 @@
 //! Why a throw-away system does not run.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use crate::certificates::CertificateError;
 
@@ -21,6 +24,14 @@ pub enum DevelopmentError {
     /// Another `sso dev` runs in the folder.
     #[error("another `sso dev` is running in {}", .0.display())]
     Busy(PathBuf),
+    /// A folder that must not hold a system: it is none, or others could change what is in it.
+    #[error("{} {what}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: &'static str,
+    },
     /// A file that cannot be read or written.
     #[error("{}: {source}", path.display())]
     File {
@@ -76,9 +87,24 @@ impl DevelopmentError {
             Self::Ended { tail, .. } | Self::NotReady { tail, .. } => tail,
             Self::ProgramsMissing { .. }
             | Self::Busy(_)
+            | Self::Folder { .. }
             | Self::File { .. }
             | Self::Certificate(_)
             | Self::System { .. } => "",
+        }
+    }
+
+    /// The log file that the error names; `None` where no program failed.
+    #[must_use]
+    pub fn log(&self) -> Option<&Path> {
+        match self {
+            Self::Ended { log, .. } | Self::NotReady { log, .. } => Some(log),
+            Self::ProgramsMissing { .. }
+            | Self::Busy(_)
+            | Self::Folder { .. }
+            | Self::File { .. }
+            | Self::Certificate(_)
+            | Self::System { .. } => None,
         }
     }
 

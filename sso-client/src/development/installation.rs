@@ -4,7 +4,7 @@ use std::{
     fs::{self, DirBuilder, File, TryLockError},
     io,
     net::{Ipv4Addr, SocketAddr},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -29,6 +29,9 @@ const PROFILES: &str = "profiles.toml";
 const DATABASE_PASSWORD: &str = "database.password";
 /// Relative to the settings file of the server, so to the folder.
 const SQLITE: &str = "sqlite:sso.db";
+
+/// Permission bits: group and others may write.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 /// How long the programs wait for one another. The defaults are those of the programs.
 #[derive(Clone, Debug)]
@@ -93,7 +96,8 @@ impl Installation {
     /// chooses ports and writes settings and profiles.
     ///
     /// # Errors
-    /// [`DevelopmentError::Busy`] when another process has the folder; otherwise what went wrong with
+    /// [`DevelopmentError::Busy`] when another process has the folder;
+    /// [`DevelopmentError::Folder`] when it is none, or not the caller's alone to write; otherwise what went wrong with
     /// a file, a certificate or `sso-master init`.
     pub fn prepare(
         folder: &Path,
@@ -276,13 +280,26 @@ impl Drop for Installation {
     }
 }
 
+/// Makes the folder where it is missing; one that exists must be the caller's alone to write.
 fn make_folder(path: &Path) -> Result<PathBuf, DevelopmentError> {
+    let unfit = |what| Err(DevelopmentError::Folder { path: path.to_owned(), what });
+    if fs::metadata(path).is_ok_and(|metadata| !metadata.is_dir()) {
+        return unfit("is not a folder");
+    }
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .and_then(|()| fs::canonicalize(path))
-        .map_err(DevelopmentError::file(path))
+        .map_err(DevelopmentError::file(path))?;
+    let folder = fs::canonicalize(path).map_err(DevelopmentError::file(path))?;
+    let metadata = fs::metadata(&folder).map_err(DevelopmentError::file(path))?;
+    if metadata.uid() != rustix::process::geteuid().as_raw() {
+        return unfit("belongs to another user");
+    }
+    if metadata.mode() & WRITABLE_BY_OTHERS != 0 {
+        return unfit("can be written by other users (chmod go-w takes that away)");
+    }
+    Ok(folder)
 }
 
 fn lock(folder: &Path) -> Result<File, DevelopmentError> {
@@ -402,6 +419,28 @@ mod tests {
         }
         let init = fs::read_to_string(made.folder().join("logs/sso-master-init.log")).unwrap();
         assert!(init.starts_with("init --settings "), "{init}");
+    }
+
+    #[test]
+    fn a_folder_that_others_can_write_is_refused() {
+        let (_kept, programs) = programs();
+        let folder = tempfile::tempdir().unwrap();
+        let refused = |path: &Path| {
+            let made = Installation::prepare(path, programs.clone(), &Options::default());
+            made.err().map(|error| error.to_string()).unwrap_or_default()
+        };
+        for mode in [0o720, 0o702] {
+            fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode)).unwrap();
+            assert!(refused(folder.path()).contains("written by other users"), "{mode:o}");
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing was made");
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(refused(folder.path()), "");
+        assert_eq!(refused(Path::new("/dev/null")), "/dev/null is not a folder");
+        // The superuser owns it.
+        if !rustix::process::geteuid().is_root() {
+            assert!(refused(Path::new("/usr")).contains("belongs to another user"));
+        }
     }
 
     #[test]

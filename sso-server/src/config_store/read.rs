@@ -50,6 +50,7 @@ impl ConfigStore {
         let place = BagPlace {
             application: application.id,
             configuration: stored.head.id,
+            identifier,
             revision: stored.head.revision,
         };
         let bag = self.vault.open(place, &stored.sealed)?;

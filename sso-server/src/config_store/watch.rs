@@ -137,7 +137,11 @@ impl Watcher {
     /// at again when the application or the system changed.
     async fn look(&mut self, news: &News) -> Result<Result<(), Gone>, Error> {
         if news.system || news.everything {
-            self.call.caller = self.store.identity.again(&self.call.caller);
+            let caller = &self.call.caller;
+            self.call.caller = self.store.identity.again(caller).ok_or_else(|| {
+                let why = format!("{} is the name of a group now", caller.account.as_str());
+                Error::new(Reason::NotAuthenticated, why)
+            })?;
         }
         let mut allowed = HashSet::new();
         for (target, id) in self.targets.clone() {

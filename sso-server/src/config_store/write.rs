@@ -18,8 +18,9 @@ use crate::{
 };
 
 /// A configuration taken for writing: its new revision, and what it was before.
-struct Taken {
+struct Taken<'a> {
     id: ConfigurationId,
+    identifier: &'a Identifier,
     revision: Revision,
     /// The revision before; 0 for a configuration that is new.
     before: Revision,
@@ -29,7 +30,7 @@ struct Taken {
 
 /// The values to write, beside those they take the place of.
 struct Put<'a> {
-    taken: &'a Taken,
+    taken: &'a Taken<'a>,
     stored: &'a Bag,
     bag: &'a Bag,
     rolled_back_to: Option<Revision>,
@@ -51,7 +52,7 @@ impl ConfigStore {
         let application = self.enter(call, Action::ConfigurationSet, name).await?;
         let values = resolve(&application, write.values)?;
         self.vault.require_sealing()?;
-        let mut transaction = self.storage.begin().await?;
+        let mut transaction = self.begin(call, Action::ConfigurationSet, &application).await?;
         let taken = self.take(&mut transaction, &application, identifier, call).await?;
         require_revision(write.if_revision, taken.before, taken.empty, identifier)?;
         let stored = match self.bag_before(&mut transaction, &application, &taken).await {
@@ -70,7 +71,10 @@ impl ConfigStore {
             transaction.rollback().await?;
             return Ok(written);
         }
-        let detail = format!("revision {}: {}", taken.revision, written.written.join(", "));
+        let mut detail = format!("revision {}: {}", taken.revision, written.written.join(", "));
+        if !written.cleared.is_empty() {
+            detail = format!("{detail}; cleared: {}", written.cleared.join(", "));
+        }
         let new = Put { taken: &taken, stored: &stored, bag: &bag, rolled_back_to: None };
         self.put(&mut transaction, call, &application, new).await?;
         let subject = Subject {
@@ -98,7 +102,7 @@ impl ConfigStore {
     ) -> Result<Revision, Error> {
         let application = self.enter(call, Action::ConfigurationRollback, name).await?;
         self.vault.require_sealing()?;
-        let mut transaction = self.storage.begin().await?;
+        let mut transaction = self.begin(call, Action::ConfigurationRollback, &application).await?;
         let taken = self.take(&mut transaction, &application, identifier, call).await?;
         require_revision(if_revision, taken.before, taken.empty, identifier)?;
         if taken.empty {
@@ -110,7 +114,7 @@ impl ConfigStore {
             );
             Error::new(Reason::RevisionNotFound, message)
         })?;
-        let bag = self.vault.open(place(&application, taken.id, wanted), &sealed.sealed)?;
+        let bag = self.vault.open(place(&application, &taken, wanted), &sealed.sealed)?;
         let stored = match self.bag_before(&mut transaction, &application, &taken).await {
             // Going back is the way out of a damaged revision.
             Err(error) if is_damage(&error) => Bag::default(),
@@ -142,7 +146,7 @@ impl ConfigStore {
         if_revision: Option<Revision>,
     ) -> Result<Option<Revision>, Error> {
         let application = self.enter(call, Action::ConfigurationDelete, name).await?;
-        let mut transaction = self.storage.begin().await?;
+        let mut transaction = self.begin(call, Action::ConfigurationDelete, &application).await?;
         let head = transaction.lock_configuration(application.id, identifier).await?;
         let before = head.as_ref().map_or(Revision(0), |head| head.revision);
         let gone = head.as_ref().is_none_or(|head| head.deleted);
@@ -166,14 +170,32 @@ impl ConfigStore {
         Ok(Some(revision))
     }
 
+    /// Begins to write. A writer may have to wait for others: what it was allowed before is looked at
+    /// again.
+    async fn begin(
+        &self,
+        call: &Call,
+        action: Action,
+        application: &Application,
+    ) -> Result<Transaction, Error> {
+        let mut transaction = self.storage.begin().await?;
+        let found = transaction.application(&application.name).await?;
+        let again = self.access.require_in(call, action, &application.name, found)?;
+        if again.id != application.id {
+            let message = format!("application \"{}\" was created anew meanwhile", again.name);
+            return Err(Error::new(Reason::ApplicationNotFound, message));
+        }
+        Ok(transaction)
+    }
+
     /// Takes the row of the configuration, making it where there is none.
-    async fn take(
+    async fn take<'a>(
         &self,
         transaction: &mut Transaction,
         application: &Application,
-        identifier: &Identifier,
+        identifier: &'a Identifier,
         call: &Call,
-    ) -> Result<Taken, Error> {
+    ) -> Result<Taken<'a>, Error> {
         let by = call.caller.account.as_str();
         let now = self.clock.now();
         // The second turn is for a writer that was first between the two statements.
@@ -182,12 +204,12 @@ impl ConfigStore {
             if let Some(bumped) = bumped {
                 let before = Revision(bumped.revision.0.saturating_sub(1));
                 let (id, empty) = (bumped.id, bumped.was_deleted);
-                return Ok(Taken { id, revision: bumped.revision, before, empty });
+                return Ok(Taken { id, identifier, revision: bumped.revision, before, empty });
             }
             let id = ConfigurationId::generate();
             if transaction.insert_configuration(id, application.id, identifier, by, now).await? {
                 let (revision, before) = (Revision(1), Revision(0));
-                return Ok(Taken { id, revision, before, empty: true });
+                return Ok(Taken { id, identifier, revision, before, empty: true });
             }
         }
         let message =
@@ -203,7 +225,7 @@ impl ConfigStore {
         application: &Application,
         new: Put<'_>,
     ) -> Result<(), Error> {
-        let place = place(application, new.taken.id, new.taken.revision);
+        let place = place(application, new.taken, new.taken.revision);
         let sealed = self.vault.seal(place, new.bag)?;
         let row = NewRevision {
             configuration: new.taken.id,
@@ -224,16 +246,16 @@ impl ConfigStore {
         &self,
         transaction: &mut Transaction,
         application: &Application,
-        taken: &Taken,
+        taken: &Taken<'_>,
     ) -> Result<Bag, Error> {
         if taken.empty {
             return Ok(Bag::default());
         }
         let stored = transaction.revision(taken.id, taken.before).await?.ok_or_else(|| {
-            let place = place(application, taken.id, taken.before);
+            let place = place(application, taken, taken.before);
             Error::new(Reason::SealedValueDamaged, format!("the row of {place} is missing"))
         })?;
-        self.vault.open(place(application, taken.id, taken.before), &stored.sealed)
+        self.vault.open(place(application, taken, taken.before), &stored.sealed)
     }
 
     async fn commit(
@@ -358,12 +380,9 @@ fn labels(application: &Application, ordinals: &[u16]) -> Vec<String> {
         .collect()
 }
 
-fn place(
-    application: &Application,
-    configuration: ConfigurationId,
-    revision: Revision,
-) -> BagPlace {
-    BagPlace { application: application.id, configuration, revision }
+fn place<'a>(application: &Application, taken: &Taken<'a>, revision: Revision) -> BagPlace<'a> {
+    let Taken { id: configuration, identifier, .. } = *taken;
+    BagPlace { application: application.id, configuration, identifier, revision }
 }
 
 fn is_damage(error: &Error) -> bool {

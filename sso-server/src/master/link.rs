@@ -104,8 +104,10 @@ impl MasterLink {
     /// One watch stream to its end. Sets `heard` when the master has said something good.
     async fn watch(&self, heard: &mut bool) -> Result<(), String> {
         let mut client = self.client.clone();
+        let mut since = self.secret.clock.instant();
         let opened = in_time(CALL, client.watch(WatchRequest {})).await?;
         let mut beats = opened.map_err(|status| words(&status))?.into_inner();
+        since = self.in_order(since, CALL)?;
         let mut patience = CALL;
         loop {
             let Some(beat) =
@@ -113,18 +115,30 @@ impl MasterLink {
             else {
                 return Ok(());
             };
+            since = self.in_order(since, patience)?;
             // A heartbeat may be late, but not by more than two others.
             patience = Duration::from_millis(u64::from(beat.interval_ms)) * 3 + TICK;
-            self.heed(&beat).await?;
+            self.heed(&beat, since).await?;
             *heard = true;
         }
     }
 
-    /// Makes what is held what the master has, by its word just heard.
-    async fn heed(&self, beat: &Heartbeat) -> Result<(), String> {
+    /// The instant now, unless more than `patience` passed since the instant `since`. The timers of
+    /// the runtime stand still while the machine is suspended, and what the master said before waits
+    /// in a buffer: it says nothing about the time since.
+    fn in_order(&self, since: Duration, patience: Duration) -> Result<Duration, String> {
+        let now = self.secret.clock.instant();
+        if now.saturating_sub(since) > patience {
+            return Err("the machine was suspended, or had no time for this server".to_owned());
+        }
+        Ok(now)
+    }
+
+    /// Makes what is held what the master has, by its word heard at the instant `at`.
+    async fn heed(&self, beat: &Heartbeat, at: Duration) -> Result<(), String> {
         self.require_own(&beat.keystore_id).await?;
         if self.secret.version() == Some(beat.version) && self.holds(beat) {
-            self.secret.confirm();
+            self.secret.confirm(at);
             return Ok(());
         }
         self.fetch().await
@@ -152,10 +166,13 @@ impl MasterLink {
     async fn fetch(&self) -> Result<(), String> {
         let pair = TransitKeyPair::generate().map_err(|error| error.to_string())?;
         let mut client = self.client.clone();
+        // What is answered holds from now: how long the answer takes is not known to the master.
+        let began = self.secret.clock.instant();
         let call = client.fetch(FetchRequest { recipient_key: pair.public_key() });
         let answer = in_time(CALL, call).await?.map_err(|status| words(&status))?.into_inner();
         let state = answer.state.ok_or("the master sent keys without a state")?;
         self.require_own(&state.keystore_id).await?;
+        self.secret.require_not_older(state.version)?;
         let opened =
             pair.open(&answer.sealed, transit::FETCH).map_err(|error| error.to_string())?;
         // Expose: to be decoded; every key in the message wipes itself.
@@ -167,7 +184,7 @@ impl MasterLink {
         {
             return Err("the master sent keys that are not the ones it announces".to_owned());
         }
-        self.secret.adopt(keys, state.version);
+        self.secret.adopt(keys, state.version, began);
         Ok(())
     }
 

@@ -216,7 +216,8 @@ impl MasterSecret {
             write_lease_seconds: default_write_lease(),
         };
         let secret = Self::empty(&settings, clock);
-        secret.adopt(keys, 1);
+        let now = secret.clock.instant();
+        secret.adopt(keys, 1, now);
         Arc::new(secret)
     }
 
@@ -297,8 +298,21 @@ impl MasterSecret {
         self.notes().version.filter(|_| self.leases.may_read(self.clock.instant()))
     }
 
-    /// Puts a key ring of this version to use, confirmed just now.
-    fn adopt(&self, keys: KeyRing, version: u64) {
+    /// Refuses a key ring of a lower version than the one held: the master had its keystore replaced
+    /// by an older copy, which may lack generations.
+    fn require_not_older(&self, version: u64) -> Result<(), String> {
+        match self.version() {
+            Some(held) if version < held => Err(format!(
+                "the master has change {version} of its keystore and had change {held} before, as \
+                 after an old copy was put back; put the newest copy back, or restart this server \
+                 if the older one is right"
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts a key ring of this version to use, confirmed at the instant `at`.
+    fn adopt(&self, keys: KeyRing, version: u64, at: Duration) {
         let keys = Arc::new(keys);
         tracing::info!(
             master = %self.url,
@@ -309,14 +323,14 @@ impl MasterSecret {
         );
         // The lease first: keys without one would be forgotten by the timer in between.
         self.held.store(true, Ordering::Relaxed);
-        self.confirm();
+        self.confirm(at);
         self.keys.store(Some(keys));
         self.notes().version = Some(version);
     }
 
-    /// The master is there and what is held is what it has.
-    fn confirm(&self) {
-        self.leases.confirm(self.clock.instant());
+    /// The master was there at the instant `at`, and what is held is what it had.
+    fn confirm(&self, at: Duration) {
+        self.leases.confirm(at);
         let mut notes = self.notes();
         notes.last_confirmed_at = Some(self.clock.now());
         notes.foreign = None;

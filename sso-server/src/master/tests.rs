@@ -98,9 +98,31 @@ fn a_failure_ends_writing_at_once_and_a_word_brings_it_back() {
     assert_eq!(error.reason, Reason::MasterUnreachable);
     assert!(error.message.contains("connection refused"), "{error}");
     assert!(secret.keys_for_read().is_ok());
-    secret.confirm();
+    secret.confirm(secret.clock.instant());
     assert!(secret.keys_for_write().is_ok());
     assert_eq!(secret.status().last_error, None);
+}
+
+#[test]
+fn a_confirmation_holds_from_its_own_instant() {
+    let clock = manual();
+    let secret = MasterSecret::holding(ring(&[1], 1), clock.clone());
+    let asked = clock.instant();
+    clock.advance(Duration::from_secs(20));
+    secret.adopt(ring(&[1], 1), 1, asked);
+    assert!(secret.keys_for_write().is_err());
+    assert!(secret.keys_for_read().is_ok());
+}
+
+#[test]
+fn an_older_version_counts_while_a_newer_one_is_held() {
+    let clock = manual();
+    let secret = MasterSecret::holding(ring(&[1], 1), clock.clone());
+    secret.adopt(ring(&[1], 1), 3, clock.instant());
+    assert!(secret.require_not_older(2).unwrap_err().contains("change 2"));
+    assert_eq!(secret.require_not_older(3), Ok(()));
+    clock.advance(Duration::from_secs(43_200));
+    assert_eq!(secret.require_not_older(2), Ok(()));
 }
 
 #[test]
@@ -413,6 +435,48 @@ async fn a_new_generation_arrives_by_itself() {
     scene.until("rotated", |secret| secret.status().active == Some(2)).await;
     assert_eq!(scene.secret.status().generations.len(), 2);
     assert!(scene.secret.keys_for_write().is_ok());
+}
+
+#[tokio::test]
+async fn a_keystore_that_was_rolled_back_ends_writing() {
+    let mut scene = Scene::new(None).await;
+    scene.say(|says| {
+        says.version = 2;
+        says.keys = vec![1, 2];
+        says.active = 2;
+    });
+    scene.up();
+    scene.until_current().await;
+    scene.say(|says| {
+        says.version = 1;
+        says.keys = vec![1];
+        says.active = 1;
+    });
+    let refused = |secret: &MasterSecret| {
+        matches!(secret.keys_for_write(), Err(MasterError::Unreachable { last_error, .. })
+            if last_error.contains("change 1"))
+    };
+    scene.until("refused", refused).await;
+    let keys = scene.secret.keys_for_read().unwrap();
+    assert_eq!(keys.active_fingerprint(), ring(&[1, 2], 2).active_fingerprint());
+}
+
+#[tokio::test]
+async fn heartbeats_from_before_a_pause_extend_nothing() {
+    let mut scene = Scene::new(None).await;
+    scene.up();
+    scene.until_current().await;
+    // The pause ends the stream; only what is asked for anew brings the lease back.
+    scene.say(|says| says.refuse = true);
+    scene.clock.advance(Duration::from_secs(60));
+    scene
+        .until("told", |secret| {
+            secret.status().last_error.is_some_and(|error| error.contains("no server is listed"))
+        })
+        .await;
+    assert!(scene.secret.keys_for_write().is_err());
+    scene.say(|says| says.refuse = false);
+    scene.until_current().await;
 }
 
 #[tokio::test]

@@ -26,13 +26,13 @@ impl ConfigurationId {
         Self(Uuid::now_v7())
     }
 
-    /// The row that the bag of `revision` is sealed to: 16 bytes of id, 8 of the number.
+    /// The row that the bag of `revision` is sealed to: 16 bytes of id, 8 of the number, then the
+    /// canonical identifier, so that configurations cannot trade their names.
     #[must_use]
-    pub fn row(&self, revision: Revision) -> [u8; 24] {
-        let mut row = [0; 24];
-        let (id, number) = row.split_at_mut(16);
-        id.copy_from_slice(self.0.as_bytes());
-        number.copy_from_slice(&revision.0.to_be_bytes());
+    pub fn row(&self, revision: Revision, identifier: &Identifier) -> Vec<u8> {
+        let mut row = self.0.as_bytes().to_vec();
+        row.extend_from_slice(&revision.0.to_be_bytes());
+        row.extend_from_slice(identifier.key().as_bytes());
         row
     }
 }

@@ -140,6 +140,17 @@ impl Storage {
 }
 
 impl Transaction {
+    /// The application of this name, as this transaction sees it.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Corrupt`.
+    pub async fn application(
+        &mut self,
+        name: &ApplicationName,
+    ) -> Result<Option<Application>, StorageError> {
+        load(self.connection(), name).await
+    }
+
     /// The application of this name, held against changes by others until the end of this
     /// transaction.
     ///

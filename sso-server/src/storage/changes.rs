@@ -18,7 +18,7 @@ use super::{
     Storage, StorageError, Transaction,
     configurations::head,
     dialect::Statement,
-    rows::{Columns, micros, stored},
+    rows::{Columns, micros},
 };
 use crate::model::{ApplicationId, ConfigurationHead, ConfigurationId};
 
@@ -190,9 +190,8 @@ impl ChangeFeed {
                 query = query.bind(first).bind(last);
             }
             for row in query.bind(BATCH).fetch_all(&mut *connection).await? {
-                let record = record(&row)?;
-                self.fill(stored(record.number));
-                new.records.push(record);
+                self.fill(number(&row)?);
+                new.take(&row);
             }
         }
         Ok(())
@@ -221,9 +220,8 @@ impl ChangeFeed {
             }
             let before = self.highest;
             for row in rows {
-                let record = record(row)?;
-                self.advance(stored(record.number), now);
-                new.records.push(record);
+                self.advance(number(row)?, now);
+                new.take(row);
             }
             if self.highest == before {
                 return Ok(true);
@@ -294,6 +292,24 @@ impl Transaction {
 async fn highest(connection: &mut AnyConnection) -> Result<i64, StorageError> {
     let rows = sqlx::query(HIGHEST).fetch_all(connection).await?;
     rows.first().map_or(Ok(0), |row| Columns::of(TABLE, row).signed("highest"))
+}
+
+fn number(row: &AnyRow) -> Result<i64, StorageError> {
+    Columns::of(TABLE, row).signed("number")
+}
+
+impl NewChanges {
+    /// Takes what a row tells. One that tells nothing to this version, be it of a newer server or
+    /// damaged, must not hide those behind it: everything may have changed then.
+    fn take(&mut self, row: &AnyRow) {
+        match record(row) {
+            Ok(record) => self.records.push(record),
+            Err(error) => {
+                tracing::warn!(%error, "a change is not understood; everything is looked at again");
+                self.everything = true;
+            }
+        }
+    }
 }
 
 fn record(row: &AnyRow) -> Result<ChangeRecord, StorageError> {

@@ -93,3 +93,13 @@ fn json_of_an_application() {
     assert_eq!(json["fields"][0]["label"], "reserved");
     assert_eq!(json["created_at"], serde_json::Value::Null);
 }
+
+#[test]
+fn a_file_is_offered_where_the_name_is_missing() {
+    for verb in ["create", "update"] {
+        let error = parse(&[verb]).unwrap_err().to_string();
+        assert!(error.contains("<NAME|--file <FILE>>"), "{error}");
+        assert!(parse(&[verb, "App", "--file", "a.xml"]).is_err(), "{verb}");
+        assert!(parse(&[verb, "--file", "a.xml"]).is_ok(), "{verb}");
+    }
+}

@@ -100,3 +100,18 @@ fn an_export_without_accounts_is_refused() {
         Application { user_accounts: vec![r"D\a;b".into()], ..Application::default() };
     assert!(as_xml(vec![application]).unwrap_err().message().contains("';'"));
 }
+
+#[test]
+fn a_refusal_names_the_application_once() {
+    let message = |text: &str| {
+        let refusal = Refusal {
+            reason: "FIELDS_INVALID".to_owned(),
+            event: None,
+            message: text.to_owned(),
+            request_id: String::new(),
+        };
+        naming("Orders", Failure::Client(ClientError::Invalid(refusal))).message()
+    };
+    assert_eq!(message("2 fields, not 1"), "application 'Orders': 2 fields, not 1");
+    assert_eq!(message("there is \"Orders\" already"), "there is \"Orders\" already");
+}

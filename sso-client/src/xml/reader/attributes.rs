@@ -8,7 +8,11 @@ use zeroize::Zeroizing;
 
 use super::{Attribute, XmlError, encoding, position::Locator};
 
-/// Reads the attributes of the tag that starts at `offset`. Names differ in more than case.
+/// More than any element of the known files has.
+pub(super) const MAX_ATTRIBUTES: usize = 64;
+
+/// Reads the attributes of the tag that starts at `offset`: at most [`MAX_ATTRIBUTES`], whose names
+/// differ in more than case.
 pub(super) fn read(
     tag: &BytesStart<'_>,
     offset: usize,
@@ -25,6 +29,10 @@ pub(super) fn read(
         // Both lie in the same tag, so this is how far behind its '<' and name the attribute is.
         let at = (name.as_ptr() as usize).saturating_sub(base).min(tag.len());
         let position = locator.position(offset + 1 + at);
+        if attributes.len() == MAX_ATTRIBUTES {
+            let message = format!("more than {MAX_ATTRIBUTES} attributes in one element");
+            return Err(XmlError::new(position, message));
+        }
         if attribute.value.contains('<') {
             let message = format!("'<' must be written as '&lt;' in attribute '{name}'");
             return Err(XmlError::new(position, message));

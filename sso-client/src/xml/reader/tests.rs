@@ -105,6 +105,13 @@ fn sizes_are_capped() {
     assert!(fault(deep.as_bytes()).contains("more than 16 levels"));
     let many = format!("<a>{}</a>", "<b/>".repeat(MAX_ELEMENTS));
     assert!(fault(many.as_bytes()).contains("more than 50000 elements"));
+    let with = |count: usize| {
+        let attributes: String = (0..count).map(|number| format!("\n a{number}=''")).collect();
+        format!("<a{attributes}/>")
+    };
+    assert!(parse_document(with(attributes::MAX_ATTRIBUTES).as_bytes()).is_ok());
+    let error = fault(with(attributes::MAX_ATTRIBUTES + 1).as_bytes());
+    assert_eq!(error, "line 66, column 2: more than 64 attributes in one element");
 }
 
 #[test]
