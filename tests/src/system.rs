@@ -208,7 +208,7 @@ impl System {
             .env("SSO_CONFIG", self.installation.profiles())
             .env("SSO_PROFILE", profile)
             .env("RUST_BACKTRACE", "0");
-        for name in ["SSO_ADDR", "SSO_CA", "SSO_CERT", "SSO_KEY"] {
+        for name in ["SSO_ADDR", "SSO_CA", "SSO_CRL", "SSO_CERT", "SSO_KEY"] {
             command.env_remove(name);
         }
         command
