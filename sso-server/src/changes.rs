@@ -34,6 +34,12 @@ pub struct News {
 }
 
 impl News {
+    /// News that says only: look at everything again.
+    #[must_use]
+    pub fn of_everything() -> Self {
+        Self { everything: true, ..Self::default() }
+    }
+
     /// Whether this is about the application itself.
     #[must_use]
     pub fn concerns(&self, application: ApplicationId) -> bool {

@@ -36,8 +36,6 @@ const REPORT: Duration = Duration::from_secs(5);
 /// How often `/readyz` and `grpc.health.v1` learn how things are, while they are well and otherwise.
 const HEALTH: Duration = Duration::from_millis(500);
 const HEALTH_WANTED: Duration = Duration::from_millis(50);
-/// Changes kept for servers that were away for a moment; the rest is pruned.
-const CHANGES_KEPT: u32 = 100_000;
 
 /// Why a server does not start, or stops.
 #[derive(Debug, thiserror::Error)]
@@ -137,7 +135,7 @@ pub async fn run(settings: Settings, metrics: Metrics) -> Result<(), ServerError
     tasks.spawn(settings.identity.groups().watch(stages.stop()));
     tasks.spawn(parts.link.run(stages.stop()));
     let master = Arc::clone(&parts.master);
-    tasks.spawn(report(Arc::clone(&house), master, storage.clone(), stages.clone()));
+    tasks.spawn(report(Arc::clone(&house), master, stages.clone()));
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
     let observing =
@@ -267,8 +265,8 @@ fn no_system() -> Error {
 }
 
 /// Keeps the row of this server fresh: at once when the state of its keys changes, else every now and
-/// then. News that everybody has read is pruned on the way.
-async fn report(house: Arc<House>, master: Arc<MasterSecret>, storage: Storage, stages: Shutdown) {
+/// then.
+async fn report(house: Arc<House>, master: Arc<MasterSecret>, stages: Shutdown) {
     let stop = stages.stop();
     let mut reported: Option<(MasterState, Duration)> = None;
     let mut failed = false;
@@ -278,14 +276,7 @@ async fn report(house: Arc<House>, master: Arc<MasterSecret>, storage: Storage, 
             known == state && now.saturating_sub(at) < REPORT
         };
         if !reported.is_some_and(fresh) {
-            let done = async {
-                house.system.report().await?;
-                let mut transaction = storage.begin().await?;
-                transaction.prune_changes(CHANGES_KEPT).await?;
-                transaction.commit().await?;
-                Ok::<(), Error>(())
-            };
-            match done.await {
+            match house.system.report().await {
                 Ok(()) => failed = false,
                 Err(error) if !failed => {
                     tracing::warn!(%error, "this server cannot report itself");

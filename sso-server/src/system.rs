@@ -18,6 +18,8 @@ use crate::{
 
 /// A server that has not reported for longer is shown as offline.
 const ONLINE: Duration = Duration::seconds(30);
+/// Changes kept for servers that were away for a moment; the rest is pruned.
+const CHANGES_KEPT: u32 = 100_000;
 
 /// What is to change; `None` keeps.
 #[derive(Clone, Debug, Default)]
@@ -199,7 +201,8 @@ impl System {
         Ok(servers.into_iter().map(online).collect())
     }
 
-    /// Writes the row of this server, so that [`Self::servers`] of every server shows it.
+    /// Writes the row of this server, so that [`Self::servers`] of every server shows it, and prunes
+    /// the news that everybody has read.
     ///
     /// # Errors
     /// As the storage.
@@ -214,6 +217,7 @@ impl System {
         };
         let mut transaction = self.storage.begin().await?;
         transaction.report_server(&entry).await?;
+        transaction.prune_changes(CHANGES_KEPT).await?;
         transaction.commit().await?;
         Ok(())
     }

@@ -77,13 +77,12 @@ where
         let started = self.house.clock.instant();
         let clock = self.house.clock.clone();
         let request_id = request_id(&request);
-        let path = method(request.uri().path()).map_or("unlisted", |method| method.path);
-        let admitted = admit(&self.house, &request, request_id).and_then(|call| {
+        let row = method(request.uri().path());
+        let path = row.map_or("unlisted", |row| row.path);
+        let admitted = admit(&self.house, &request, row.is_some(), request_id).and_then(|call| {
             let seat = self.seats.take(&call.caller.account).ok_or_else(|| {
-                overloaded(
-                    format!("{} has {MAX_REQUESTS} requests in work", call.caller.account),
-                    request_id,
-                )
+                let why = format!("{} has {MAX_REQUESTS} requests in work", call.caller.account);
+                refusal(Reason::Overloaded, why, request_id)
             })?;
             Ok((call, seat))
         });
@@ -106,7 +105,7 @@ where
                         Err(_) => {
                             tracing::warn!(%request_id, path, "given up");
                             let why = format!("not done within {} s", LONGEST.as_secs());
-                            overloaded(why, request_id).into_status().into_http()
+                            refusal(Reason::Overloaded, why, request_id).into_status().into_http()
                         }
                     };
                     drop(seat);
@@ -136,33 +135,31 @@ pub(super) fn call_of<T>(request: tonic::Request<T>) -> Result<(Call, T), Status
 }
 
 /// Who asks, if the method stands in the table and the certificate stands for an account.
-fn admit<B>(house: &House, request: &Request<B>, request_id: Uuid) -> Result<Call, Refusal> {
-    let refuse =
-        |reason, message: String| Refusal { reason, message, request_id: request_id.to_string() };
+fn admit<B>(
+    house: &House,
+    request: &Request<B>,
+    listed: bool,
+    request_id: Uuid,
+) -> Result<Call, Refusal> {
     let Some(peer) = request.extensions().get::<Peer>() else {
-        return Err(refuse(
-            Reason::NotAuthenticated,
-            "the connection has no client certificate".into(),
-        ));
+        let why = "the connection has no client certificate";
+        return Err(refusal(Reason::NotAuthenticated, why, request_id));
     };
     let Some(caller) = house.identity.caller(&peer.certificate) else {
-        return Err(refuse(
-            Reason::NotAuthenticated,
-            "no rule under [[identity.certificate]] turns this client certificate into an account; \
-             `sso cert show` shows what it carries"
-                .into(),
-        ));
+        let why = "no rule under [[identity.certificate]] turns this client certificate into an \
+                   account; `sso cert show` shows what it carries";
+        return Err(refusal(Reason::NotAuthenticated, why, request_id));
     };
-    if method(request.uri().path()).is_none() {
-        let message =
+    if !listed {
+        let why =
             format!("the method {} stands in no row of the access table", request.uri().path());
-        return Err(refuse(Reason::MethodNotListed, message));
+        return Err(refusal(Reason::MethodNotListed, why, request_id));
     }
     Ok(Call { caller, request_id })
 }
 
-fn overloaded(message: String, request_id: Uuid) -> Refusal {
-    Refusal { reason: Reason::Overloaded, message, request_id: request_id.to_string() }
+fn refusal(reason: Reason, message: impl Into<String>, request_id: Uuid) -> Refusal {
+    Refusal { request_id: request_id.to_string(), ..Refusal::new(reason, message) }
 }
 
 /// The id the client sent, where it is a UUID, or a new one.

@@ -100,7 +100,7 @@ impl ConfigStore {
         recheck.set_missed_tick_behavior(MissedTickBehavior::Delay);
         recheck.reset();
         tokio::spawn(async move {
-            let mut latest = Arc::new(News { everything: true, ..News::default() });
+            let mut latest = Arc::new(News::of_everything());
             loop {
                 match watcher.look(&latest).await {
                     Ok(Ok(())) => {}
@@ -120,7 +120,7 @@ impl ConfigStore {
                     }
                     received = news.recv() => match received {
                         Ok(news) => news,
-                        Err(RecvError::Lagged(_)) => Arc::new(News { everything: true, ..News::default() }),
+                        Err(RecvError::Lagged(_)) => Arc::new(News::of_everything()),
                         Err(RecvError::Closed) => return,
                     },
                     // Runs on whatever else happens: on a busy system there is always other news.

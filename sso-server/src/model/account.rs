@@ -4,7 +4,7 @@ use std::fmt;
 
 use sso_proto::Reason;
 
-use super::name::parse_key;
+use super::name::{canonical_text, parse_key};
 use crate::error::Error;
 
 /// Domains whose accounts exist on every machine and therefore say nothing about who someone is.
@@ -68,18 +68,6 @@ impl Account {
         Ok(Self { text: text.to_owned(), key })
     }
 
-    /// As it was written.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.text
-    }
-
-    /// The canonical form, `domain\name` in lower case.
-    #[must_use]
-    pub fn key(&self) -> &str {
-        &self.key
-    }
-
     /// The canonical domain; `None` for a local account.
     #[must_use]
     pub fn domain(&self) -> Option<&str> {
@@ -87,25 +75,13 @@ impl Account {
     }
 }
 
-impl fmt::Display for Account {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
+canonical_text!(Account);
 
 impl fmt::Debug for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
 }
-
-impl PartialEq for Account {
-    fn eq(&self, other: &Self) -> bool {
-        self.key == other.key
-    }
-}
-
-impl Eq for Account {}
 
 /// The accounts of one role, in the order given, without repetitions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

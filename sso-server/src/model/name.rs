@@ -47,6 +47,40 @@ fn invisible(c: char) -> bool {
         | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff0}'..='\u{ffff}')
 }
 
+/// What every text with a canonical form has: `{ text, key }`, shown as written, equal by key.
+macro_rules! canonical_text {
+    ($type:ident) => {
+        impl $type {
+            /// As it was written.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.text
+            }
+
+            /// The canonical form: equal for all spellings.
+            #[must_use]
+            pub fn key(&self) -> &str {
+                &self.key
+            }
+        }
+
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(&self.text)
+            }
+        }
+
+        impl PartialEq for $type {
+            fn eq(&self, other: &Self) -> bool {
+                self.key == other.key
+            }
+        }
+
+        impl Eq for $type {}
+    };
+}
+pub(super) use canonical_text;
+
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident, $kind:literal, $most:literal, $forbidden:expr) => {
         $(#[$doc])*
@@ -72,39 +106,15 @@ macro_rules! name {
                 }
                 Ok(Self { text: text.to_owned(), key })
             }
-
-            /// As it was written.
-            #[must_use]
-            pub fn as_str(&self) -> &str {
-                &self.text
-            }
-
-            /// The canonical form: equal for all spellings of one name.
-            #[must_use]
-            pub fn key(&self) -> &str {
-                &self.key
-            }
         }
 
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.text)
-            }
-        }
+        canonical_text!($type);
 
         impl fmt::Debug for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, "{:?}", self.text)
             }
         }
-
-        impl PartialEq for $type {
-            fn eq(&self, other: &Self) -> bool {
-                self.key == other.key
-            }
-        }
-
-        impl Eq for $type {}
     };
 }
 
