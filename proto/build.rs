@@ -5,15 +5,27 @@ use std::{env, error::Error, fs, path::PathBuf};
 use prost::Message as _;
 
 const FILES: &[&str] = &[
+    "sso/v1/access.proto",
     "sso/v1/applications.proto",
     "sso/v1/audit.proto",
     "sso/v1/config_store.proto",
+    "sso/v1/lookup.proto",
+    "sso/v1/mappings.proto",
     "sso/v1/master.proto",
+    "sso/v1/principals.proto",
     "sso/v1/system.proto",
+    "sso/v1/tickets.proto",
 ];
 
 /// Messages that carry a secret: no derived `Debug`, wiped when dropped.
-const SECRET: &[&str] = &["sso.v1.NewValue", "sso.v1.GenerationKey"];
+const SECRET: &[&str] = &[
+    "sso.v1.NewValue",
+    "sso.v1.GenerationKey",
+    "sso.v1.CredentialValues",
+    "sso.v1.Ticket",
+    "sso.v1.UserToken",
+    "sso.v1.Assertion",
+];
 
 /// Messages that contain secrets in a map or another message: no derived `Debug`.
 const REDACTED: &[&str] = &["sso.v1.Configuration", "sso.v1.SetConfigurationRequest"];

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use crate::v1::{Configuration, GenerationKey, NewValue, SetConfigurationRequest};
+use crate::v1::{
+    Assertion, Configuration, CredentialValues, GenerationKey, NewValue, SetConfigurationRequest,
+    Ticket, UserToken,
+};
 
 impl fmt::Debug for NewValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -10,6 +13,30 @@ impl fmt::Debug for NewValue {
             Some(_) => "NewValue(redacted)",
             None => "NewValue(keep)",
         })
+    }
+}
+
+impl fmt::Debug for CredentialValues {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CredentialValues({} redacted)", self.values.len())
+    }
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ticket(redacted)")
+    }
+}
+
+impl fmt::Debug for UserToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UserToken(redacted)")
+    }
+}
+
+impl fmt::Debug for Assertion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Assertion(redacted)")
     }
 }
 
@@ -53,6 +80,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
+    use crate::v1::{CreateMappingRequest, IssueTicketRequest, LogonExternalUserResponse};
 
     const CANARY: &str = "canary-5d1e";
 
@@ -69,11 +97,21 @@ mod tests {
             ..Default::default()
         };
         let key = GenerationKey { generation: 3, key: CANARY.as_bytes().to_vec() };
+        let credentials = CredentialValues { values: vec![CANARY.to_owned()] };
+        let ticket = Some(Ticket { text: CANARY.to_owned() });
+        let user_token = Some(UserToken { text: CANARY.to_owned() });
+        let assertion = Some(Assertion { text: CANARY.to_owned() });
+        let issue = IssueTicketRequest { application: String::new(), user_token };
+        let logon = LogonExternalUserResponse { ticket, assertion, ..Default::default() };
+        let create = CreateMappingRequest { credentials: Some(credentials), ..Default::default() };
         for text in [
             format!("{value:?}"),
             format!("{request:#?}"),
             format!("{configuration:#?}"),
             format!("{key:?}"),
+            format!("{issue:?}"),
+            format!("{logon:?}"),
+            format!("{create:?}"),
         ] {
             assert!(!text.contains(CANARY), "{text}");
             assert!(!text.contains("99, 97, 110"), "{text}");

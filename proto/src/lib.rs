@@ -1,7 +1,8 @@
 //! The wire contract of the Enterprise SSO secret store: the messages and services of `sso.v1`,
-//! their descriptor set, and the refusals that every service answers with.
+//! their descriptor set, the refusals that every service answers with, and the events that are logged.
 
 mod debug;
+mod event;
 mod reason;
 mod refusal;
 
@@ -12,6 +13,7 @@ pub mod v1 {
     tonic::include_proto!("sso.v1");
 }
 
+pub use event::{Event, Severity};
 pub use reason::Reason;
 pub use refusal::Refusal;
 

@@ -4,8 +4,8 @@ use prost_types::FieldMask;
 use sso_proto::v1::{
     AddFieldRequest, Application, ApplicationType, CreateApplicationRequest,
     DeleteApplicationRequest, DisableApplicationRequest, EnableApplicationRequest, Field,
-    GetApplicationRequest, ListApplicationsRequest, UpdateApplicationRequest, Warning,
-    applications_client::ApplicationsClient,
+    GetApplicationRequest, ListApplicationsRequest, PurgeCacheRequest, UpdateApplicationRequest,
+    Warning, applications_client::ApplicationsClient,
 };
 
 use crate::{Client, ClientError};
@@ -92,7 +92,8 @@ impl Applications {
     }
 
     /// Changes the parts named by `paths`: description, contact, user_accounts,
-    /// administrator_accounts, enabled, allow_local_accounts.
+    /// administrator_accounts, windows_account, enabled, allow_local_accounts, ticket_timeout and the
+    /// names of the flags.
     pub async fn update(
         &self,
         application: Application,
@@ -168,6 +169,17 @@ impl Applications {
             })
             .await?;
         answer.field.ok_or_else(|| ClientError::incomplete("field"))
+    }
+
+    /// Makes every server forget what it has cached of an application, within one poll.
+    pub async fn purge_cache(&self, name: &str) -> Result<(), ClientError> {
+        let message = PurgeCacheRequest { name: name.to_owned() };
+        self.client
+            .write(message, |channel, request| async move {
+                ApplicationsClient::new(channel).purge_cache(request).await
+            })
+            .await
+            .map(|_| ())
     }
 }
 

@@ -7,16 +7,19 @@ use sso_client::Overrides;
 use sso_core::exit::Exit;
 
 use crate::commands::{
-    AppCommand, AuditCommand, CertArgs, CompletionArgs, ConfigCommand, DevArgs, ManArgs,
-    ServerCommand, SystemCommand,
+    AppCommand, AuditCommand, CertArgs, CompatCommand, CompletionArgs, ConfigCommand,
+    CredentialsCommand, DevArgs, ExplainArgs, LogonArgs, ManArgs, MappingCommand, ServerCommand,
+    SystemCommand, TicketCommand,
 };
 
 const AFTER_HELP: &str = "\
 Where the service is, and who you are, comes from (first wins, each item on its own):
-  1. --addr, --ca, --cert, --key, --crl
+  1. --addr, --ca, --cert, --key, --crl, --token-file
   2. the profile named by --profile or SSO_PROFILE
-  3. SSO_ADDR, SSO_CA, SSO_CERT, SSO_KEY, SSO_CRL
+  3. SSO_ADDR, SSO_CA, SSO_CERT, SSO_KEY, SSO_CRL, SSO_TOKEN_FILE
   4. the profile named 'default' in the profiles file
+  5. the address alone: the server that 'ssomanage -server' or '-serverall' remembers, in
+     ~/.config/sso/server or /etc/sso/server
 The profiles file is $SSO_CONFIG, $XDG_CONFIG_HOME/sso/profiles.toml or
 ~/.config/sso/profiles.toml:
   version = 1
@@ -34,7 +37,10 @@ Examples:
   sso status
   sso app create --file order-routing.xml
   sso config set OrderRouting.Settings ConfigProperties --values - < values.json
-  sso config get OrderRouting.Settings ConfigProperties --output json";
+  sso config get OrderRouting.Settings ConfigProperties --output json
+  sso mapping create Mainframe 'CORP\\asmith' ASM01 --values - --enable < credentials.json
+  sso credentials get Mainframe --output json
+  sso ticket issue | sso --profile host ticket redeem Mainframe --sender 'CORP\\asmith'";
 
 /// Command line of the Enterprise SSO secret store.
 #[derive(Debug, Parser)]
@@ -62,13 +68,13 @@ pub(crate) enum Format {
     Json,
 }
 
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct GlobalArgs {
     /// Profile of the profiles file [env: SSO_PROFILE]
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) profile: Option<String>,
-    /// Address of the server, https://HOST:PORT [env: SSO_ADDR]
+    /// Address of the server, https://HOST:PORT or unix:///PATH [env: SSO_ADDR]
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) addr: Option<String>,
     /// PEM file of the certificate authority of the server [env: SSO_CA]
@@ -83,6 +89,9 @@ pub(crate) struct GlobalArgs {
     /// PEM file of revocation lists, one of every authority; without it none are checked [env: SSO_CRL]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) crl: Option<PathBuf>,
+    /// File with a bearer token, in place of a certificate [env: SSO_TOKEN_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
     /// How to print results; with json errors are JSON too, on standard error
     #[arg(long, short = 'o', global = true, value_enum, default_value_t, value_name = "FORMAT")]
     pub(crate) output: Format,
@@ -106,6 +115,7 @@ impl GlobalArgs {
             cert: self.cert.clone(),
             key: self.key.clone(),
             crl: self.crl.clone(),
+            token_file: self.token_file.clone(),
         }
     }
 }
@@ -124,6 +134,25 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+    /// Mappings between accounts and external users, and their credentials
+    Mapping {
+        #[command(subcommand)]
+        command: MappingCommand,
+    },
+    /// The credentials mapped to your own account
+    Credentials {
+        #[command(subcommand)]
+        command: CredentialsCommand,
+    },
+    /// Tickets: issue, redeem, inspect
+    Ticket {
+        #[command(subcommand)]
+        command: TicketCommand,
+    },
+    /// Find the account of an external user, with a ticket and an assertion for it
+    Logon(LogonArgs),
+    /// Tell why something is allowed or denied
+    Explain(ExplainArgs),
     /// The record of every change and every reveal
     Audit {
         #[command(subcommand)]
@@ -138,6 +167,11 @@ pub(crate) enum Command {
     System {
         #[command(subcommand)]
         command: SystemCommand,
+    },
+    /// The tools of the reference product: ssomanage, ssoconfig, ssoclient, ssops
+    Compat {
+        #[command(subcommand)]
+        command: CompatCommand,
     },
     /// Start a throw-away master and server to try things with
     Dev(DevArgs),

@@ -1,12 +1,20 @@
 //! The connection: one channel, deadlines, retries of reads.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, path::Path, sync::Arc, time::Duration};
 
-use sso_core::connector::{ClientTls, ConnectOptions, connect_channel};
+use sso_core::{
+    connector::{ConnectOptions, connect_channel, connect_local, local_path},
+    settings::secret_file,
+    tls::TlsError,
+};
 use tokio::time::{Instant, sleep, timeout_at};
-use tonic::{Request, Response, Status, transport::Channel};
+use tonic::{Request, Response, Status, metadata::AsciiMetadataValue, transport::Channel};
+use zeroize::Zeroizing;
 
-use crate::{Applications, Audit, ClientError, ConfigStore, Profile, RetryPolicy, System, retry};
+use crate::{
+    Access, Applications, Audit, ClientError, ConfigStore, Lookup, Mappings, Profile, RetryPolicy,
+    System, Tickets, retry,
+};
 
 /// How long a call may take when nothing else is said.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -16,6 +24,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 pub struct Client {
     channel: Channel,
     addr: Arc<str>,
+    token_file: Option<Arc<Path>>,
     deadline: Duration,
     retry: RetryPolicy,
 }
@@ -28,10 +37,14 @@ impl Client {
     /// [`ClientError::Settings`] when the address or a file of the profile is not usable, also when
     /// others than its owner may read the key file.
     pub fn connect(profile: &Profile) -> Result<Self, ClientError> {
-        let tls = ClientTls::load(&profile.tls())?;
-        let channel = connect_channel(&profile.addr, tls, ConnectOptions::default())?;
+        let options = ConnectOptions::default();
+        let channel = match local_path(&profile.addr) {
+            Some(path) => connect_local(&path, options),
+            None => connect_channel(&profile.addr, profile.tls()?, options)?,
+        };
         Ok(Self {
             channel,
+            token_file: profile.token_file.as_deref().map(Arc::from),
             addr: profile.addr.as_str().into(),
             deadline: DEADLINE,
             retry: RetryPolicy::default(),
@@ -62,6 +75,30 @@ impl Client {
     #[must_use]
     pub fn config_store(&self) -> ConfigStore {
         ConfigStore::new(self.clone())
+    }
+
+    /// Mappings and the credentials that belong to them.
+    #[must_use]
+    pub fn mappings(&self) -> Mappings {
+        Mappings::new(self.clone())
+    }
+
+    /// Look-ups of credentials and of external users.
+    #[must_use]
+    pub fn lookup(&self) -> Lookup {
+        Lookup::new(self.clone())
+    }
+
+    /// Tickets: issue, redeem, inspect.
+    #[must_use]
+    pub fn tickets(&self) -> Tickets {
+        Tickets::new(self.clone())
+    }
+
+    /// Why something is allowed or denied.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        Access::new(self.clone())
     }
 
     /// The system as a whole and its servers.
@@ -95,7 +132,7 @@ impl Client {
         let until = Instant::now() + self.deadline;
         let mut attempt = 0;
         loop {
-            let request = self.request(message.clone(), until);
+            let request = self.request(message.clone(), until)?;
             let call = call(self.channel.clone(), request);
             let status = match self.wait(until, call, false).await? {
                 Ok(answer) => return Ok(answer),
@@ -123,7 +160,7 @@ impl Client {
         F: Future<Output = Result<Response<A>, Status>>,
     {
         let until = Instant::now() + self.deadline;
-        let request = self.request(message, until);
+        let request = self.request(message, until)?;
         self.wait(until, call(self.channel.clone(), request), true)
             .await?
             .map_err(|status| ClientError::from_status(&status, &self.addr, true))
@@ -139,7 +176,9 @@ impl Client {
         F: Future<Output = Result<Response<A>, Status>>,
     {
         let until = Instant::now() + self.deadline;
-        let opening = call(self.channel.clone(), Request::new(message));
+        let request =
+            self.identified(message).map_err(|error| Status::unauthenticated(error.to_string()))?;
+        let opening = call(self.channel.clone(), request);
         match timeout_at(until, opening).await {
             Ok(answer) => answer.map(Response::into_inner),
             Err(_) => Err(Status::deadline_exceeded("no answer in time")),
@@ -155,10 +194,30 @@ impl Client {
         self.retry
     }
 
-    fn request<Q>(&self, message: Q, until: Instant) -> Request<Q> {
-        let mut request = Request::new(message);
+    fn request<Q>(&self, message: Q, until: Instant) -> Result<Request<Q>, ClientError> {
+        let mut request = self.identified(message)?;
         request.set_timeout(until.saturating_duration_since(Instant::now()));
-        request
+        Ok(request)
+    }
+
+    /// A request with the token of the moment, where there is one: it may have been replaced.
+    fn identified<Q>(&self, message: Q) -> Result<Request<Q>, TlsError> {
+        let mut request = Request::new(message);
+        let Some(file) = &self.token_file else { return Ok(request) };
+        let token = secret_file(file).map_err(TlsError::Lax)?;
+        let unusable = |problem: &str| TlsError::Content {
+            path: file.to_path_buf(),
+            what: "bearer token",
+            problem: problem.to_owned(),
+        };
+        // Expose: into the header of the one request.
+        let text = std::str::from_utf8(token.expose()).map_err(|_| unusable("is no text"))?;
+        let header = Zeroizing::new(format!("Bearer {}", text.trim()));
+        let mut header = AsciiMetadataValue::try_from(header.as_str())
+            .map_err(|_| unusable("has characters that no token has"))?;
+        header.set_sensitive(true);
+        request.metadata_mut().insert("authorization", header);
+        Ok(request)
     }
 
     /// Waits for the answer no longer than the deadline, however long connecting takes.

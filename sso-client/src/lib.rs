@@ -22,6 +22,7 @@
 //! The library keeps no plain value longer than the caller does, and reads the environment only in
 //! [`Profile::load`] and [`Environment::read`].
 
+mod access;
 mod applications;
 mod audit;
 pub mod certificates;
@@ -29,12 +30,17 @@ mod client;
 mod config_store;
 pub mod development;
 mod error;
+mod lookup;
+mod mappings;
 mod profile;
+mod remembered;
 mod retry;
 mod system;
+mod tickets;
 mod watch;
 pub mod xml;
 
+pub use access::Access;
 pub use applications::{ApplicationFilter, Applications};
 pub use audit::{Audit, AuditFilter};
 pub use client::Client;
@@ -42,9 +48,15 @@ pub use config_store::{
     ConfigStore, Configuration, ConfigurationKey, ReadMode, SetMode, SetOptions, SetOutcome, Values,
 };
 pub use error::{ClientError, Refusal};
+pub use lookup::{Credentials, Logon, LogonRequest, Lookup};
+pub use mappings::{
+    BatchOutcome, CredentialsSet, MappingFilter, MappingKey, MappingSide, Mappings, NewMapping,
+};
 pub use profile::{Environment, Overrides, Profile, ProfileError};
+pub use remembered::RememberedFor;
 pub use retry::RetryPolicy;
 pub use sso_core::secret::SecretText;
 pub use sso_proto::v1;
 pub use system::System;
+pub use tickets::{IssuedTicket, Redeemed, Tickets};
 pub use watch::{Change, Watch, WatchTarget};

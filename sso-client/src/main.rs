@@ -10,6 +10,12 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     sso_core::tls::install_provider();
+    let mut arguments = std::env::args_os();
+    if let Some(tool) = arguments.next().and_then(|program| commands::Tool::of_program(&program)) {
+        let arguments: Vec<_> = arguments.collect();
+        let output = output::Output::new(&cli::GlobalArgs::default());
+        return ExitCode::from(commands::run_tool(tool, &arguments, &output));
+    }
     let cli = match cli::parse() {
         Ok(cli) => cli,
         Err(code) => return ExitCode::from(code),

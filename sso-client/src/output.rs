@@ -131,6 +131,18 @@ impl Output {
         }
         bar.with_message(what)
     }
+
+    /// A growing number on standard error, where the end is not known; hidden where nobody looks.
+    pub(crate) fn count(&self, what: &'static str) -> indicatif::ProgressBar {
+        if self.quiet || self.is_json() || !io::stderr().is_terminal() {
+            return indicatif::ProgressBar::hidden();
+        }
+        let bar = indicatif::ProgressBar::no_length();
+        if let Ok(style) = indicatif::ProgressStyle::with_template("{msg} {pos}") {
+            bar.set_style(style);
+        }
+        bar.with_message(what)
+    }
 }
 
 /// An argument error of the parser, where JSON was asked for.

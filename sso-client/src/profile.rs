@@ -2,6 +2,7 @@
 //! environment.
 
 use std::{
+    cmp::Ordering,
     collections::BTreeMap,
     ffi::OsString,
     path::{Path, PathBuf},
@@ -9,21 +10,27 @@ use std::{
 
 use serde::Deserialize;
 use sso_core::{
+    connector::{ClientTls, local_path},
     settings::{self, SettingsError},
-    tls::TlsSettings,
+    tls::{ClientCertificate, TlsError, TlsSettings, TrustSettings},
 };
+
+/// The folder of what holds for everybody on this machine.
+const MACHINE_CONFIG: &str = "/etc/sso";
 
 /// An address and the files that prove who calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Profile {
-    /// `https://HOST:PORT`
+    /// `https://HOST:PORT`, or `unix:///PATH` of a socket on this machine.
     pub addr: String,
-    /// PEM file of the authorities the server's certificate may come from.
-    pub ca: PathBuf,
-    /// PEM file of the caller's certificate chain.
-    pub cert: PathBuf,
+    /// PEM file of the authorities the server's certificate may come from. A socket needs none.
+    pub ca: Option<PathBuf>,
+    /// PEM file of the caller's certificate chain; `None` for a caller with a token or at a socket.
+    pub cert: Option<PathBuf>,
     /// PEM file of the caller's private key; no other user may read it.
-    pub key: PathBuf,
+    pub key: Option<PathBuf>,
+    /// File with a bearer token, read again for every call; no other user may read it.
+    pub token_file: Option<PathBuf>,
     /// PEM file of revocation lists, one of every authority. `None`: nothing is checked for
     /// revocation.
     pub crl: Option<PathBuf>,
@@ -46,6 +53,8 @@ pub struct Overrides {
     pub key: Option<PathBuf>,
     /// PEM file.
     pub crl: Option<PathBuf>,
+    /// File with a bearer token.
+    pub token_file: Option<PathBuf>,
 }
 
 /// What the environment says.
@@ -63,12 +72,16 @@ pub struct Environment {
     pub key: Option<PathBuf>,
     /// `SSO_CRL`
     pub crl: Option<PathBuf>,
+    /// `SSO_TOKEN_FILE`
+    pub token_file: Option<PathBuf>,
     /// `SSO_CONFIG`: the profiles file.
     pub config: Option<PathBuf>,
     /// `XDG_CONFIG_HOME`
     pub config_home: Option<PathBuf>,
     /// `HOME`
     pub home: Option<PathBuf>,
+    /// `SSO_MACHINE_CONFIG`, else `/etc/sso`: what holds for everybody on this machine.
+    pub machine_config: Option<PathBuf>,
     /// Whether `NO_COLOR` is set to anything.
     pub no_color: bool,
 }
@@ -105,6 +118,14 @@ pub enum ProfileError {
         /// The environment variable that gives it.
         variable: &'static str,
     },
+    /// The file that remembers a server is not usable.
+    #[error("{}: {problem}; it holds the address of a server: set it anew with ssomanage -server", file.display())]
+    Remembered {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it, in words.
+        problem: String,
+    },
     /// A variable of the environment is not text.
     #[error("{0} is not UTF-8")]
     NotText(&'static str),
@@ -126,6 +147,7 @@ struct ProfileEntry {
     cert: Option<PathBuf>,
     key: Option<PathBuf>,
     crl: Option<PathBuf>,
+    token_file: Option<PathBuf>,
     #[serde(default)]
     allow_development: bool,
 }
@@ -141,9 +163,10 @@ impl Profile {
     ) -> Self {
         Self {
             addr: addr.into(),
-            ca: ca.into(),
-            cert: cert.into(),
-            key: key.into(),
+            ca: Some(ca.into()),
+            cert: Some(cert.into()),
+            key: Some(key.into()),
+            token_file: None,
             crl: None,
             allow_development: false,
         }
@@ -160,7 +183,8 @@ impl Profile {
     }
 
     /// Puts a profile together. For each item the first that has it wins: the command line, the
-    /// profile named there or by `SSO_PROFILE`, the `SSO_…` variables, the default profile.
+    /// profile named there or by `SSO_PROFILE`, the `SSO_…` variables, the default profile; for the
+    /// address at last the server that is remembered for the user or for the machine.
     ///
     /// # Errors
     /// See [`ProfileError`].
@@ -174,38 +198,91 @@ impl Profile {
             flag.clone().or(named).or_else(|| variable.clone())
         };
         let missing = |what, option, variable| ProfileError::Missing { what, option, variable };
-        Ok(Self {
+        let (certificate_from, token_from) = (
+            first([
+                overrides.cert.is_some() || overrides.key.is_some(),
+                named.cert.is_some() || named.key.is_some(),
+                environment.cert.is_some() || environment.key.is_some(),
+                default.cert.is_some() || default.key.is_some(),
+            ]),
+            first([
+                overrides.token_file.is_some(),
+                named.token_file.is_some(),
+                environment.token_file.is_some(),
+                default.token_file.is_some(),
+            ]),
+        );
+        let profile = Self {
             addr: overrides
                 .addr
                 .clone()
                 .or(named.addr)
                 .or_else(|| environment.addr.clone())
                 .or(default.addr)
+                .map_or_else(|| environment.remembered_by_anybody(), |addr| Ok(Some(addr)))?
                 .ok_or_else(|| missing("address of a server", "addr", "SSO_ADDR"))?,
-            ca: path(&overrides.ca, named.ca, &environment.ca)
-                .or(default.ca)
-                .ok_or_else(|| missing("certificate authority", "ca", "SSO_CA"))?,
-            cert: path(&overrides.cert, named.cert, &environment.cert)
-                .or(default.cert)
-                .ok_or_else(|| missing("client certificate", "cert", "SSO_CERT"))?,
-            key: path(&overrides.key, named.key, &environment.key)
-                .or(default.key)
-                .ok_or_else(|| missing("private key", "key", "SSO_KEY"))?,
+            ca: path(&overrides.ca, named.ca, &environment.ca).or(default.ca),
+            cert: path(&overrides.cert, named.cert, &environment.cert).or(default.cert),
+            key: path(&overrides.key, named.key, &environment.key).or(default.key),
+            token_file: path(&overrides.token_file, named.token_file, &environment.token_file)
+                .or(default.token_file),
             crl: path(&overrides.crl, named.crl, &environment.crl).or(default.crl),
             allow_development: named.allow_development || default.allow_development,
-        })
+        };
+        profile.with_one_identity(certificate_from, token_from).checked()
     }
 
-    /// The same as the TLS room wants it.
-    pub(crate) fn tls(&self) -> TlsSettings {
-        TlsSettings {
-            certificate: self.cert.clone(),
-            key: self.key.clone(),
-            ca: self.ca.clone(),
-            crl: self.crl.clone(),
-            allow_development: self.allow_development,
+    /// Without the certificate where a token was named before it, and the other way round: a request
+    /// with both would be refused.
+    fn with_one_identity(mut self, certificate: usize, token: usize) -> Self {
+        match certificate.cmp(&token) {
+            Ordering::Less => self.token_file = None,
+            Ordering::Greater => (self.cert, self.key) = (None, None),
+            Ordering::Equal => {}
+        }
+        self
+    }
+
+    /// The same, if it has what its address needs.
+    fn checked(self) -> Result<Self, ProfileError> {
+        let missing = |what, option, variable| ProfileError::Missing { what, option, variable };
+        let has_certificate = self.cert.is_some() || self.key.is_some();
+        if local_path(&self.addr).is_some() {
+            return Ok(self);
+        }
+        if self.ca.is_none() {
+            return Err(missing("certificate authority", "ca", "SSO_CA"));
+        }
+        if self.cert.is_none() && (has_certificate || self.token_file.is_none()) {
+            return Err(missing("client certificate", "cert", "SSO_CERT"));
+        }
+        if self.key.is_none() && has_certificate {
+            return Err(missing("private key", "key", "SSO_KEY"));
+        }
+        Ok(self)
+    }
+
+    /// The certificates as the TLS room wants them.
+    pub(crate) fn tls(&self) -> Result<ClientTls, TlsError> {
+        let ca = self.ca.clone().unwrap_or_default();
+        let (crl, allow_development) = (self.crl.clone(), self.allow_development);
+        match (self.cert.clone(), self.key.clone()) {
+            (Some(certificate), Some(key)) => ClientTls::load(&TlsSettings {
+                certificate,
+                key,
+                ca,
+                crl,
+                allow_development,
+                client_certificate: ClientCertificate::default(),
+            }),
+            _ => ClientTls::without_certificate(&TrustSettings { ca, crl, allow_development }),
         }
     }
+}
+
+/// Which of the places has it first; behind all of them where none has.
+fn first(places: [bool; 4]) -> usize {
+    places.iter().position(|has| *has).unwrap_or(places.len())
 }
 
 impl Environment {
@@ -225,9 +302,11 @@ impl Environment {
             cert: path("SSO_CERT"),
             key: path("SSO_KEY"),
             crl: path("SSO_CRL"),
+            token_file: path("SSO_TOKEN_FILE"),
             config: path("SSO_CONFIG"),
             config_home: path("XDG_CONFIG_HOME"),
             home: path("HOME"),
+            machine_config: path("SSO_MACHINE_CONFIG").or_else(|| Some(MACHINE_CONFIG.into())),
             no_color: lookup("NO_COLOR").is_some(),
         }
     }
@@ -235,11 +314,15 @@ impl Environment {
     /// The profiles file, whether it exists or not.
     #[must_use]
     pub fn profiles_file(&self) -> Option<PathBuf> {
-        let below = |folder: &Path| folder.join("sso").join("profiles.toml");
-        self.config
-            .clone()
-            .or_else(|| self.config_home.as_deref().filter(|path| path.is_absolute()).map(below))
-            .or_else(|| self.home.as_deref().map(|home| below(&home.join(".config"))))
+        let file = || self.user_folder().map(|folder| folder.join("profiles.toml"));
+        self.config.clone().or_else(file)
+    }
+
+    /// The folder of the user's own settings, whether it exists or not.
+    pub(crate) fn user_folder(&self) -> Option<PathBuf> {
+        let home = || self.home.as_deref().map(|home| home.join(".config"));
+        let folder = self.config_home.clone().filter(|path| path.is_absolute()).or_else(home);
+        folder.map(|folder| folder.join("sso"))
     }
 
     fn named(&self, name: &str) -> Result<ProfileEntry, ProfileError> {
@@ -283,6 +366,7 @@ fn entry(
         cert: resolve(entry.cert),
         key: resolve(entry.key),
         crl: resolve(entry.crl),
+        token_file: resolve(entry.token_file),
         allow_development: entry.allow_development,
     })
 }
@@ -332,8 +416,8 @@ allow_development = true
         let (folder, environment) = environment(&[]);
         let profile = Profile::resolve(&Overrides::default(), &environment).unwrap();
         assert_eq!(profile.addr, "https://user.example:7400");
-        assert_eq!(profile.ca, folder.path().join("ca.crt"));
-        assert_eq!(profile.key, Path::new("/keys/user.key"));
+        assert_eq!(profile.ca, Some(folder.path().join("ca.crt")));
+        assert_eq!(profile.key.as_deref(), Some(Path::new("/keys/user.key")));
         assert!(!profile.allow_development);
     }
 
@@ -348,9 +432,9 @@ allow_development = true
         let overrides = Overrides { key: Some("/flag/key".into()), ..with_profile("admin") };
         let profile = Profile::resolve(&overrides, &environment).unwrap();
         assert_eq!(profile.addr, "https://admin.example:7400", "a named profile beats a variable");
-        assert_eq!(profile.ca, Path::new("/variable/ca"), "what the profile lacks");
-        assert_eq!(profile.cert, folder.path().join("admin.crt"));
-        assert_eq!(profile.key, Path::new("/flag/key"), "a flag beats all");
+        assert_eq!(profile.ca, Some("/variable/ca".into()), "what the profile lacks");
+        assert_eq!(profile.cert, Some(folder.path().join("admin.crt")));
+        assert_eq!(profile.key, Some("/flag/key".into()), "a flag beats all");
         assert!(profile.allow_development);
 
         let profile = Profile::resolve(&Overrides::default(), &environment).unwrap();
@@ -372,7 +456,7 @@ allow_development = true
                     ca = \"ca\"\ncert = \"c\"\nkey = \"k\"\n";
         let environment = Environment { config: Some(file.clone()), ..Environment::default() };
         let crl = |overrides: &Overrides, environment: &Environment| {
-            Profile::resolve(overrides, environment).unwrap().tls().crl
+            Profile::resolve(overrides, environment).unwrap().crl
         };
         std::fs::write(&file, text).unwrap();
         assert_eq!(crl(&Overrides::default(), &environment), None);
@@ -385,6 +469,52 @@ allow_development = true
         assert_eq!(crl(&with_profile("a"), &variable), own, "a named profile beats a variable");
         let flag = Overrides { crl: Some("/flag/crl".into()), ..with_profile("a") };
         assert_eq!(crl(&flag, &variable), flag.crl);
+    }
+
+    #[test]
+    fn a_token_or_a_certificate_whichever_is_named_first() {
+        let (_folder, environment) = environment(&[("SSO_TOKEN_FILE", "/variable/token")]);
+        let resolve = |overrides: &Overrides| Profile::resolve(overrides, &environment).unwrap();
+        let identity = |profile: Profile| (profile.token_file, profile.cert.is_some());
+        let variable = Some(PathBuf::from("/variable/token"));
+        assert_eq!(
+            identity(resolve(&Overrides::default())),
+            (variable, false),
+            "before the default"
+        );
+        assert_eq!(
+            identity(resolve(&with_profile("user"))),
+            (None, true),
+            "a named profile before"
+        );
+        let flag = Overrides { token_file: Some("/flag/token".into()), ..with_profile("user") };
+        assert_eq!(identity(resolve(&flag)), (Some("/flag/token".into()), false));
+        let both = Overrides { cert: Some("c".into()), key: Some("k".into()), ..flag };
+        assert_eq!(
+            identity(resolve(&both)),
+            (Some("/flag/token".into()), true),
+            "as was asked for"
+        );
+    }
+
+    #[test]
+    fn a_socket_needs_neither_certificates_nor_tokens() {
+        let socket =
+            Overrides { addr: Some("unix:///run/sso.sock".into()), ..Overrides::default() };
+        let profile = Profile::resolve(&socket, &Environment::default()).unwrap();
+        assert_eq!((profile.ca, profile.cert, profile.token_file), (None, None, None));
+        let tls = Overrides { addr: Some("https://a:1".into()), ..Overrides::default() };
+        for (given, wanted) in [
+            (tls.clone(), "--ca"),
+            (Overrides { ca: Some("ca".into()), ..tls.clone() }, "--cert"),
+            (Overrides { ca: Some("ca".into()), key: Some("k".into()), ..tls.clone() }, "--cert"),
+            (Overrides { ca: Some("ca".into()), cert: Some("c".into()), ..tls.clone() }, "--key"),
+        ] {
+            let error = Profile::resolve(&given, &Environment::default()).unwrap_err().to_string();
+            assert!(error.contains(wanted), "{error}");
+        }
+        let token = Overrides { ca: Some("ca".into()), token_file: Some("t".into()), ..tls };
+        assert!(Profile::resolve(&token, &Environment::default()).is_ok());
     }
 
     #[test]

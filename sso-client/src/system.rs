@@ -2,8 +2,9 @@
 
 use prost_types::FieldMask;
 use sso_proto::v1::{
-    DisableSystemRequest, EnableSystemRequest, GetGlobalInfoRequest, GetServerStatusRequest,
-    GetServerStatusResponse, GlobalInfo, ListServersRequest, ServerEntry, UpdateGlobalInfoRequest,
+    DisableSystemRequest, EnableSystemRequest, GetGlobalInfoRequest, GetServerSettingsRequest,
+    GetServerStatusRequest, GetServerStatusResponse, GlobalInfo, ListServersRequest, ServerEntry,
+    ServerSettings, UpdateGlobalInfoRequest, UpdateServerSettingsRequest,
     system_client::SystemClient,
 };
 
@@ -93,5 +94,47 @@ impl System {
             })
             .await
             .map(|_| ())
+    }
+
+    /// The settings of one server that are kept in the database, with its name. An empty name is the
+    /// server that answers.
+    pub async fn server_settings(
+        &self,
+        server: &str,
+    ) -> Result<(String, ServerSettings), ClientError> {
+        let message = GetServerSettingsRequest { server: server.to_owned() };
+        let answer = self
+            .client
+            .read(message, |channel, request| async move {
+                SystemClient::new(channel).get_server_settings(request).await
+            })
+            .await?;
+        let settings = answer.settings.ok_or_else(|| ClientError::incomplete("settings"))?;
+        Ok((answer.server, settings))
+    }
+
+    /// Changes the settings of one server named by `paths` (names of their fields); it follows within
+    /// one poll.
+    pub async fn update_server_settings(
+        &self,
+        server: &str,
+        settings: ServerSettings,
+        paths: &[&str],
+    ) -> Result<(String, ServerSettings), ClientError> {
+        let message = UpdateServerSettingsRequest {
+            server: server.to_owned(),
+            settings: Some(settings),
+            update_mask: Some(FieldMask {
+                paths: paths.iter().map(|&path| path.to_owned()).collect(),
+            }),
+        };
+        let answer = self
+            .client
+            .write(message, |channel, request| async move {
+                SystemClient::new(channel).update_server_settings(request).await
+            })
+            .await?;
+        let settings = answer.settings.ok_or_else(|| ClientError::incomplete("settings"))?;
+        Ok((answer.server, settings))
     }
 }

@@ -1,4 +1,6 @@
-//! Values for a configuration from the command line, a JSON object or a prompt.
+//! Values from the command line, from JSON or from a prompt.
+
+mod list;
 
 use std::{
     collections::HashMap,
@@ -12,6 +14,7 @@ use serde_json::value::RawValue;
 use sso_client::{SecretText, Values};
 use zeroize::Zeroizing;
 
+pub(crate) use self::list::{prompt_fields, read_line, read_list, read_secret};
 use crate::failure::{Failure, file_name};
 
 /// Bytes of JSON: 256 values of 64 KiB, even with every character escaped.
@@ -66,19 +69,25 @@ pub(crate) fn parse_pair(argument: &str) -> Result<(String, SecretText), Failure
 
 /// Reads a JSON object from a file, or from standard input for `-`.
 pub(crate) fn read_json(file: &Path) -> Result<Vec<(String, Option<SecretText>)>, Failure> {
+    let text = read_text(file, MAX_JSON)?;
+    parse_json(&text).map_err(|message| Failure::File { file: file_name(file), message })
+}
+
+/// A text of at most `longest` bytes from a file, or from standard input for `-`.
+fn read_text(file: &Path, longest: u64) -> Result<Zeroizing<String>, Failure> {
     let name = file_name(file);
     let mut text = Zeroizing::new(String::new());
     let read = if file == Path::new("-") {
-        io::stdin().lock().take(MAX_JSON + 1).read_to_string(&mut text)
+        io::stdin().lock().take(longest + 1).read_to_string(&mut text)
     } else {
-        std::fs::File::open(file).and_then(|file| file.take(MAX_JSON + 1).read_to_string(&mut text))
+        std::fs::File::open(file).and_then(|file| file.take(longest + 1).read_to_string(&mut text))
     };
     read.map_err(|error| Failure::io(name.clone(), error))?;
-    if text.len() as u64 > MAX_JSON {
-        let message = format!("larger than {MAX_JSON} bytes");
+    if text.len() as u64 > longest {
+        let message = format!("larger than {longest} bytes");
         return Err(Failure::File { file: name, message });
     }
-    parse_json(&text).map_err(|message| Failure::File { file: name, message })
+    Ok(text)
 }
 
 /// Parses a JSON object. Strings are values, null keeps the stored value, numbers and booleans stand
@@ -146,20 +155,22 @@ impl<'de> Visitor<'de> for Entries<'_> {
 
 /// Asks for a secret on the terminal, twice, without showing it.
 pub(crate) fn prompt(label: &str) -> Result<SecretText, Failure> {
+    ask(label, true, "give the secret as a JSON object on standard input: --values -")
+}
+
+/// Asks on the terminal without showing the answer; `hint` is the way where there is no terminal.
+pub(crate) fn ask(label: &str, twice: bool, hint: &str) -> Result<SecretText, Failure> {
     let ask = |text: String| {
-        rpassword::prompt_password(text).map(SecretText::new).map_err(|_| {
-            Failure::usage_hint(
-                "there is no terminal to ask on",
-                "give the secret as a JSON object on standard input: --values -",
-            )
-        })
+        rpassword::prompt_password(text)
+            .map(SecretText::new)
+            .map_err(|_| Failure::usage_hint("there is no terminal to ask on", hint))
     };
     let label = crate::output::escape(label);
     let first = ask(format!("{label}: "))?;
-    match first == ask(format!("{label} again: "))? {
-        true => Ok(first),
-        false => Err(Failure::usage("the two entries differ; nothing was written")),
+    if twice && first != ask(format!("{label} again: "))? {
+        return Err(Failure::usage("the two entries differ; nothing was written"));
     }
+    Ok(first)
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! The listening side of mutual TLS: accepts, shakes hands, and says who is there.
+//! The listening side of TLS, mutual unless certificates are optional: accepts, shakes hands, and
+//! says who is there.
 
 use std::{
     io,
@@ -56,10 +57,12 @@ pub struct Peer {
     pub addr: SocketAddr,
     /// The TLS generation that the connection was accepted under.
     pub generation: u64,
-    /// The verified certificates as sent, the peer's own first.
+    /// The verified certificates as sent, the peer's own first; none where none was asked for and
+    /// shown.
     pub chain: Arc<[CertificateDer<'static>]>,
-    /// What the peer's own certificate says.
-    pub certificate: Arc<PeerCertificate>,
+    /// What the peer's own certificate says; `None` where certificates are optional and the peer
+    /// showed none.
+    pub certificate: Option<Arc<PeerCertificate>>,
     /// Whether the certificates were still good when last looked at.
     pub(crate) verdict: Arc<Verdict>,
 }
@@ -160,12 +163,16 @@ fn identify(
         return Err("the peer does not speak HTTP/2".to_owned());
     }
     let chain: Arc<[CertificateDer<'static>]> = session.peer_certificates().unwrap_or(&[]).into();
-    let own = chain.first().ok_or("the peer sent no certificate")?;
-    let certificate = PeerCertificate::parse(own).map_err(|error| error.to_string())?;
+    let certificate = match chain.first() {
+        Some(own) => Some(PeerCertificate::parse(own).map_err(|error| error.to_string())?),
+        // The handshake refused this already; it holds even if that slips through.
+        None if tls.requires_certificates() => return Err("the peer sent no certificate".into()),
+        None => None,
+    };
     Ok(Peer {
         addr,
         generation: generation.number(),
-        certificate: Arc::new(certificate),
+        certificate: certificate.map(Arc::new),
         verdict: Arc::new(Verdict::trusted(generation.number(), tls.clock().instant())),
         chain,
     })

@@ -1,11 +1,18 @@
-//! The calling side of mutual TLS: channels to a server, and why one does not work.
+//! The calling side: channels to a server by TLS, mutual or not, or by a socket on this machine, and
+//! why one does not work.
 
-use std::{error::Error, io, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
-use rustls::{AlertDescription, CertificateError, pki_types::ServerName};
-use tokio::net::TcpStream;
+use rustls::{AlertDescription, CertificateError, ClientConfig, pki_types::ServerName};
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::{
     Status,
@@ -13,15 +20,29 @@ use tonic::{
 };
 use tower::service_fn;
 
-use crate::tls::{TlsError, TlsReloader, TlsSettings};
+use crate::{
+    clock::Clock,
+    tls::{TlsError, TlsReloader, TlsSettings, TrustSettings},
+};
 
 /// What is wrong with an address that is none.
 const FORM: &str = "is no address: write https://HOST:PORT";
 const HOST: &str = "the host is neither a name nor an address";
 
+/// What stands before the path in the address of a socket on this machine.
+const LOCAL: &str = "unix://";
+
 /// The TLS files of a caller. Channels made with it use the files in force at each new connection.
 #[derive(Clone, Debug)]
-pub struct ClientTls(Arc<TlsReloader>);
+pub struct ClientTls(Kind);
+
+#[derive(Clone, Debug)]
+enum Kind {
+    /// With a certificate of its own.
+    Mutual(Arc<TlsReloader>),
+    /// Without: the caller proves in another way who it is.
+    ServerOnly(Arc<ClientConfig>),
+}
 
 impl ClientTls {
     /// Loads the files that `settings` (with paths resolved) name.
@@ -29,13 +50,28 @@ impl ClientTls {
     /// # Errors
     /// See [`TlsError`].
     pub fn load(settings: &TlsSettings) -> Result<Self, TlsError> {
-        TlsReloader::load(settings).map(Self)
+        TlsReloader::load(settings).map(Self::from)
+    }
+
+    /// For a caller that shows no certificate, of servers that ask for none.
+    ///
+    /// # Errors
+    /// See [`TlsError`].
+    pub fn without_certificate(trust: &TrustSettings) -> Result<Self, TlsError> {
+        Ok(Self(Kind::ServerOnly(Arc::new(trust.grpc_client(&Clock::System)?))))
+    }
+
+    fn config(&self) -> Arc<ClientConfig> {
+        match &self.0 {
+            Kind::Mutual(tls) => tls.current().client(),
+            Kind::ServerOnly(config) => Arc::clone(config),
+        }
     }
 }
 
 impl From<Arc<TlsReloader>> for ClientTls {
     fn from(tls: Arc<TlsReloader>) -> Self {
-        Self(tls)
+        Self(Kind::Mutual(tls))
     }
 }
 
@@ -77,12 +113,9 @@ pub fn connect_channel(
     let authority = if host.contains(':') { format!("[{host}]") } else { host.clone() };
     // The connector does the TLS, so the endpoint itself is told nothing of it.
     let origin = Uri::try_from(url).map_err(|_| bad(FORM))?;
-    let endpoint = Endpoint::from_shared(format!("http://{authority}:{port}"))
-        .map_err(|_| bad(FORM))?
-        .origin(origin)
-        .http2_keep_alive_interval(options.keepalive_interval)
-        .keep_alive_timeout(options.keepalive_timeout)
-        .keep_alive_while_idle(true);
+    let endpoint =
+        Endpoint::from_shared(format!("http://{authority}:{port}")).map_err(|_| bad(FORM))?;
+    let endpoint = kept_alive(endpoint.origin(origin), options);
     let connector = service_fn(move |_: Uri| {
         let connecting = connect(host.clone(), port, name.clone(), tls.clone());
         async move {
@@ -93,6 +126,39 @@ pub fn connect_channel(
         }
     });
     Ok(endpoint.connect_with_connector_lazy(connector))
+}
+
+/// The path in `unix:///PATH`, the address of a socket on this machine; `None` when it is of another
+/// form.
+#[must_use]
+pub fn local_path(url: &str) -> Option<PathBuf> {
+    url.strip_prefix(LOCAL).filter(|path| path.starts_with('/')).map(PathBuf::from)
+}
+
+/// A channel to the server that listens on the socket at `path`. It connects at the first call, and
+/// again whenever the connection is lost. Call it inside a tokio runtime.
+#[must_use]
+pub fn connect_local(path: &Path, options: ConnectOptions) -> Channel {
+    let path = path.to_owned();
+    let connector = service_fn(move |_: Uri| {
+        let path = path.clone();
+        async move {
+            match tokio::time::timeout(options.connect_timeout, UnixStream::connect(path)).await {
+                Ok(connected) => connected.map(TokioIo::new),
+                Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
+            }
+        }
+    });
+    // The name is never looked up: the connector knows where to go.
+    let endpoint = Endpoint::from_static("http://localhost");
+    kept_alive(endpoint, options).connect_with_connector_lazy(connector)
+}
+
+fn kept_alive(endpoint: Endpoint, options: ConnectOptions) -> Endpoint {
+    endpoint
+        .http2_keep_alive_interval(options.keepalive_interval)
+        .keep_alive_timeout(options.keepalive_timeout)
+        .keep_alive_while_idle(true)
 }
 
 /// Whether `url` is an address that [`connect_channel`] takes.
@@ -135,7 +201,7 @@ pub fn is_trust_failure(status: &Status) -> bool {
 fn host_and_port(url: &str) -> Result<(String, u16), &'static str> {
     let uri = Uri::try_from(url).map_err(|_| FORM)?;
     if uri.scheme_str() != Some("https") {
-        return Err("has to start with https://");
+        return Err("has to start with https:// (or be unix:/// and the path of a socket)");
     }
     if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
         return Err("must not have a path: write https://HOST:PORT");
@@ -156,7 +222,7 @@ async fn connect(
 ) -> io::Result<TlsStream<TcpStream>> {
     let tcp = TcpStream::connect((host, port)).await?;
     tcp.set_nodelay(true)?;
-    let io = TlsConnector::from(tls.0.current().client()).connect(name, tcp).await?;
+    let io = TlsConnector::from(tls.config()).connect(name, tcp).await?;
     if io.get_ref().1.alpn_protocol() != Some(b"h2") {
         return Err(io::Error::other("the server does not speak HTTP/2"));
     }
@@ -186,6 +252,11 @@ fn reason_of(error: &(dyn Error + 'static)) -> Option<String> {
     }
     let io = error.downcast_ref::<io::Error>()?;
     let known = [
+        (
+            io::ErrorKind::NotFound,
+            "there is no such socket: is the server running, is the path right?",
+        ),
+        (io::ErrorKind::PermissionDenied, "the permissions of the socket keep this user out"),
         (
             io::ErrorKind::ConnectionRefused,
             "nothing listens at the address: is the server running, is the port right?",
@@ -283,6 +354,10 @@ mod tests {
         assert_eq!(host_and_port("https://a.example:7400"), Ok(("a.example".into(), 7400)));
         assert_eq!(host_and_port("https://127.0.0.1:1/"), Ok(("127.0.0.1".into(), 1)));
         assert_eq!(host_and_port("https://[::1]:7400"), Ok(("::1".into(), 7400)));
+        assert_eq!(local_path("unix:///run/sso.sock"), Some("/run/sso.sock".into()));
+        for url in ["unix://run/sso.sock", "unix:/run/sso.sock", "/run/sso.sock", "https://a:1"] {
+            assert_eq!(local_path(url), None, "{url}");
+        }
         for url in [
             "http://a:1",
             "a:1",

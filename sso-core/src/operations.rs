@@ -1,7 +1,8 @@
-//! The listener for whoever operates the process: `/livez`, `/readyz`, `/metrics`. It has no TLS and
-//! serves no secret; bind it to an address that only operators reach.
+//! The listener for whoever operates the process: `/livez`, `/readyz`, `/metrics`, and what else the
+//! process publishes. It has no TLS and serves no secret; bind it to an address that only operators
+//! reach.
 
-use std::{fmt::Write as _, io, sync::Arc, time::Duration};
+use std::{fmt, fmt::Write as _, io, sync::Arc, time::Duration};
 
 use axum::{
     Router, extract::State, http::StatusCode, http::header, response::IntoResponse, routing,
@@ -40,25 +41,64 @@ impl Readiness {
     }
 }
 
-/// Serves `/livez` (200 while the process runs), `/readyz` (200, or 503 with the reasons, as JSON) and
-/// `/metrics` until `shutdown`.
+/// What is served beside the metrics.
+#[derive(Clone)]
+pub struct Pages {
+    ready: Arc<dyn Fn() -> Readiness + Send + Sync>,
+    documents: Vec<Document>,
+}
+
+/// A document in JSON at a path of its own; `None` while there is none.
+#[derive(Clone)]
+struct Document {
+    path: &'static str,
+    content: Arc<dyn Fn() -> Option<String> + Send + Sync>,
+}
+
+impl Pages {
+    /// Nothing but the readiness.
+    #[must_use]
+    pub fn new(ready: impl Fn() -> Readiness + Send + Sync + 'static) -> Self {
+        Self { ready: Arc::new(ready), documents: Vec::new() }
+    }
+
+    /// The same with a document in JSON at this path; while it is `None` the answer is 503.
+    #[must_use]
+    pub fn with_json(
+        mut self,
+        path: &'static str,
+        content: impl Fn() -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        self.documents.push(Document { path, content: Arc::new(content) });
+        self
+    }
+}
+
+impl fmt::Debug for Pages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let paths = self.documents.iter().map(|document| document.path);
+        f.debug_list().entries(paths).finish()
+    }
+}
+
+/// Serves `/livez` (200 while the process runs), `/readyz` (200, or 503 with the reasons, as JSON),
+/// `/metrics` and the documents of `pages` until `shutdown`.
 ///
 /// # Errors
 /// The listener fails.
-pub async fn serve_operations<F>(
+pub async fn serve_operations(
     listener: TcpListener,
     metrics: Metrics,
-    ready: F,
+    pages: Pages,
     shutdown: CancellationToken,
-) -> io::Result<()>
-where
-    F: Fn() -> Readiness + Send + Sync + 'static,
-{
-    let ready: Arc<dyn Fn() -> Readiness + Send + Sync> = Arc::new(ready);
-    let router = Router::new()
+) -> io::Result<()> {
+    let mut router = Router::new()
         .route("/livez", routing::get(|| async { "alive\n" }))
-        .route("/readyz", routing::get(readiness).with_state(ready))
+        .route("/readyz", routing::get(readiness).with_state(pages.ready))
         .route("/metrics", routing::get(render).with_state(metrics.clone()));
+    for document in pages.documents {
+        router = router.route(document.path, routing::get(json).with_state(document));
+    }
     let serving = axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned());
     let upkeep = async {
         loop {
@@ -79,6 +119,14 @@ async fn readiness(
     let status =
         if readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, [(header::CONTENT_TYPE, "application/json")], readiness.to_json())
+}
+
+async fn json(State(document): State<Document>) -> impl IntoResponse {
+    let (status, content) = match (document.content)() {
+        Some(content) => (StatusCode::OK, content),
+        None => (StatusCode::SERVICE_UNAVAILABLE, "{}\n".to_owned()),
+    };
+    (status, [(header::CONTENT_TYPE, "application/json")], content)
 }
 
 async fn render(State(metrics): State<Metrics>) -> impl IntoResponse {
@@ -131,8 +179,13 @@ mod tests {
             };
             Readiness { reasons }
         };
+        let state = Arc::clone(&good);
+        let pages = Pages::new(ready).with_json("/more.json", move || {
+            state.load(Ordering::Relaxed).then(|| "{\"more\":1}".to_owned())
+        });
+        assert_eq!(format!("{pages:?}"), "[\"/more.json\"]");
         let server =
-            tokio::spawn(serve_operations(listener, Metrics::detached(), ready, shutdown.clone()));
+            tokio::spawn(serve_operations(listener, Metrics::detached(), pages, shutdown.clone()));
 
         assert!(get(addr, "/livez").await.contains("200 OK"));
         let answer = get(addr, "/readyz").await;
@@ -141,7 +194,10 @@ mod tests {
             answer.contains(r#"{"ready":false,"reasons":["master \"unreachable\"","database"]}"#),
             "{answer}"
         );
+        assert!(get(addr, "/more.json").await.contains("503 Service Unavailable"));
         good.store(true, Ordering::Relaxed);
+        let answer = get(addr, "/more.json").await;
+        assert!(answer.contains("application/json") && answer.ends_with("{\"more\":1}"));
         let answer = get(addr, "/readyz").await;
         assert!(answer.contains("200 OK") && answer.contains(r#"{"ready":true,"reasons":[]}"#));
         assert!(get(addr, "/metrics").await.contains("text/plain"));

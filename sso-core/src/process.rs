@@ -5,6 +5,12 @@ use std::io;
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 use serde::Deserialize;
 
+/// Whether this process may do everything on this machine, which none of the programs needs.
+#[must_use]
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
 /// Section `[process]` of every program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]

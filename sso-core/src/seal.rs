@@ -138,6 +138,19 @@ impl KeyRing {
     }
 }
 
+impl KeyRing {
+    /// Bytes of the form of a value of this length that was sealed under the active generation. They
+    /// open nowhere, and it takes as long to learn that as to open such a value.
+    #[must_use]
+    pub fn decoy(&self, length: usize) -> Vec<u8> {
+        let mut decoy = vec![VERSION];
+        decoy.extend_from_slice(&self.active().number().to_be_bytes());
+        decoy.extend_from_slice(self.active_key().fingerprint.as_bytes());
+        decoy.resize(OVERHEAD.saturating_add(length), 0);
+        decoy
+    }
+}
+
 /// The generation and fingerprint a sealed value names, without opening it.
 ///
 /// # Errors
@@ -249,6 +262,18 @@ mod tests {
 
     fn generation(number: u32) -> Generation {
         Generation::new(number).unwrap()
+    }
+
+    #[test]
+    fn a_decoy_looks_like_a_sealed_value_and_opens_nowhere() {
+        let ring = ring(2);
+        let decoy = ring.decoy(10);
+        assert_eq!(decoy.len(), ring.seal(&PLACE, &[0; 10]).unwrap().len());
+        assert_eq!(sealed_under(&decoy).unwrap(), (generation(2), ring.active_fingerprint()));
+        assert_eq!(
+            ring.open(&PLACE, &decoy),
+            Err(OpenError::NotAuthentic { generation: generation(2) })
+        );
     }
 
     /// A ring of generations 1 to `active` with fixed keys.

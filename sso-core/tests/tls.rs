@@ -56,10 +56,12 @@ mod tests {
     /// Answers with the peer's first URI.
     async fn who(request: axum::extract::Request) -> Response {
         let peer = request.extensions().get::<Peer>().unwrap();
+        let certificate = peer.certificate.as_deref();
+        let uri = certificate.and_then(|found| found.uris.first()).map(String::as_str);
         let answer = Response::builder()
             .header("content-type", "application/grpc")
             .header("grpc-status", "0")
-            .header("x-peer", peer.certificate.uris.first().map_or("none", String::as_str));
+            .header("x-peer", uri.unwrap_or("none"));
         answer.body(axum::body::Body::empty()).unwrap()
     }
 

@@ -13,7 +13,7 @@ use sso_core::{
     transit,
 };
 use sso_proto::{
-    Reason, Refusal,
+    Event, Reason, Refusal,
     v1::{
         FetchRequest, FetchResponse, GenerationKey, Heartbeat, KeyRingTransfer, WatchRequest,
         master_secret_server::MasterSecret,
@@ -59,6 +59,8 @@ pub struct Distribution {
 /// A server that may have the master secret, for one call.
 struct Admitted {
     name: String,
+    /// Of the certificate.
+    fingerprint: String,
     peer: Peer,
 }
 
@@ -72,13 +74,13 @@ impl MasterSecret for Distribution {
         let unlocked = Arc::clone(&self.unlocked.borrow());
         let sealed =
             seal(&unlocked.ring, &request.get_ref().recipient_key).inspect_err(|refusal| {
-                tracing::warn!(event = 10527, server = admitted.name, error = %refusal, "refused");
+                tracing::warn!(event = Event::MasterSecretRefused.number(), server = admitted.name, error = %refusal, "refused");
             })?;
         tracing::info!(
-            event = 10531,
+            event = Event::MasterSecretGranted.number(),
             server = admitted.name,
             addr = %admitted.peer.addr,
-            certificate = admitted.peer.certificate.fingerprint_sha256,
+            certificate = admitted.fingerprint,
             active = unlocked.ring.active().number(),
             change = unlocked.change,
             "master secret handed out"
@@ -103,13 +105,12 @@ impl MasterSecret for Distribution {
 impl Distribution {
     /// Who calls, if the settings name it.
     fn admit<T>(&self, request: &Request<T>, method: &'static str) -> Result<Admitted, Refusal> {
-        let peer = request.extensions().get::<Peer>().ok_or_else(|| {
-            Refusal::new(Reason::NotAuthenticated, "a client certificate is needed")
-        })?;
-        let server = named(&self.servers, &peer.certificate).ok_or_else(|| {
-            let certificate = &peer.certificate;
+        let needed = || Refusal::new(Reason::NotAuthenticated, "a client certificate is needed");
+        let peer = request.extensions().get::<Peer>().ok_or_else(needed)?;
+        let certificate = peer.certificate.as_deref().ok_or_else(needed)?;
+        let server = named(&self.servers, certificate).ok_or_else(|| {
             tracing::warn!(
-                event = 10527,
+                event = Event::MasterSecretRefused.number(),
                 method,
                 addr = %peer.addr,
                 certificate = certificate.fingerprint_sha256,
@@ -122,18 +123,24 @@ impl Distribution {
                            certificate: add a [[server]] there";
             Refusal::new(Reason::ServerNotListed, message)
         })?;
-        Ok(Admitted { name: server.name.clone(), peer: peer.clone() })
+        let fingerprint = certificate.fingerprint_sha256.clone();
+        Ok(Admitted { name: server.name.clone(), fingerprint, peer: peer.clone() })
     }
 
     /// Sends a heartbeat now, at every interval and at every change, while the peer is trusted.
     async fn beat(self, admitted: Admitted, beats: mpsc::Sender<Result<Heartbeat, Status>>) {
-        let Admitted { name, peer } = admitted;
+        let Admitted { name, peer, .. } = admitted;
         tracing::info!(server = name, addr = %peer.addr, "watching");
         let _watching = Watching::begin();
         let mut unlocked = self.unlocked.clone();
         loop {
             if let Err(reason) = peer.still_trusted(&self.tls) {
-                tracing::warn!(event = 10527, server = name, reason, "no longer trusted");
+                tracing::warn!(
+                    event = Event::MasterSecretRefused.number(),
+                    server = name,
+                    reason,
+                    "no longer trusted"
+                );
                 let refusal = Refusal::new(Reason::CertificateRefused, reason);
                 let _ = beats.send(Err(refusal.into_status())).await;
                 return;

@@ -9,6 +9,7 @@ use sso_core::{
     memory::LockedKey,
     secret::SecretText,
 };
+use sso_proto::Event;
 use uuid::Uuid;
 
 use crate::{
@@ -98,19 +99,21 @@ pub fn init(
     // Before the backup: here somebody may be asked, and may give up.
     let stanzas = wrap(protectors, id, &keystore_key, &mut undo)?;
     let backup = Backup::seal(id, &ring, password, reminder, now)?;
-    let written = backup.write_and_prove(&target.backup, password, &ring);
+    let written = backup.write_and_prove(&target.backup, password, &ring).inspect_err(|error| {
+        tracing::error!(event = Event::BackupNotWritten.number(), %error, "no backup");
+    });
     if !matches!(written, Err(BackupError::File(FileError::Exists(_)))) {
         undo.backup = Some(&target.backup);
     }
     written?;
-    tracing::info!(event = 10559, backup = %target.backup.display(), "backup written and opened");
+    tracing::info!(event = Event::BackupWritten.number(), backup = %target.backup.display(), "backup written and opened");
 
     let keystore = Keystore::create(id, &secret, &keystore_key, stanzas, now)?;
     prove(&keystore, protectors, &ring)?;
     keystore.write_new(&target.keystore)?;
     undo.keep();
     let fingerprint = ring.active_fingerprint();
-    tracing::info!(event = 10525, generation = 1, %fingerprint, "master secret generated");
+    tracing::info!(event = Event::MasterSecretGenerated.number(), generation = 1, %fingerprint, "master secret generated");
     Ok(Made { keystore: id, generation: Generation::FIRST, fingerprint })
 }
 

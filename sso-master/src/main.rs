@@ -20,6 +20,7 @@ use sso_master::{
     serve,
     settings::{DEFAULT_PATH, Settings},
 };
+use sso_proto::Event;
 use time::format_description::well_known::Rfc3339;
 
 /// The master secret server: keeps the master secret and hands it to SSO servers.
@@ -108,7 +109,9 @@ fn perform(verb: Verb) -> Result<(), MasterError> {
     tls::install_provider();
     match verb {
         Verb::Init(arguments) => make(&arguments),
-        Verb::Run(at) => serve::run(&at.settings),
+        Verb::Run(at) => serve::run(&at.settings).inspect_err(|error| {
+            tracing::error!(event = Event::StartFailed.number(), %error, "ended");
+        }),
         Verb::Check(arguments) => check(&arguments),
         Verb::Backup(BackupVerb::Verify { file, password_file }) => {
             verify(&file, password_file.as_deref())
@@ -133,7 +136,10 @@ fn make(arguments: &InitArguments) -> Result<(), MasterError> {
     let password = new_password(arguments.backup_password_file.as_deref())?;
     check_password(&password)?;
     check_reminder(&arguments.reminder, &password)?;
-    let made = init(&target, &protectors, &password, &arguments.reminder, &Clock::System)?;
+    let made = init(&target, &protectors, &password, &arguments.reminder, &Clock::System)
+        .inspect_err(|error| {
+            tracing::error!(event = Event::MasterSecretNotGenerated.number(), %error, "no master secret");
+        })?;
     say(&format!(
         "keystore   {} (id {})\n\
          generation {}, fingerprint {}\n\

@@ -5,12 +5,12 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use sso_core::{
     acceptor::{AcceptLimits, RecheckPeerLayer, mtls_incoming},
     clock::Clock,
-    operations::{Readiness, serve_operations},
+    operations::{Pages, Readiness, serve_operations},
     shutdown::{Shutdown, notify_ready, notify_status},
     telemetry::{self, Metrics},
     tls::TlsReloader,
 };
-use sso_proto::{Reason, Refusal, v1::master_secret_server::MasterSecretServer};
+use sso_proto::{Event, Reason, Refusal, v1::master_secret_server::MasterSecretServer};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
@@ -46,12 +46,18 @@ pub fn run(settings_path: &Path) -> Result<(), MasterError> {
     if settings.require_locked_memory {
         sso_core::memory::require_locked_memory();
     }
+    if sso_core::process::is_root() {
+        tracing::warn!(
+            event = Event::RunsAsRoot.number(),
+            "this program runs as root and need not"
+        );
+    }
     let tls = TlsReloader::load(&settings.tls)?;
     let keystore = Keystore::read(&settings.keystore).inspect_err(|error| {
-        tracing::error!(event = 10520, %error, "no master secret");
+        tracing::error!(event = Event::NoMasterSecret.number(), %error, "no master secret");
     })?;
     let unlocked = open(&settings, &keystore).inspect_err(|error| {
-        tracing::error!(event = 10521, %error, "the master secret stays locked");
+        tracing::error!(event = Event::MasterSecretLocked.number(), %error, "the master secret stays locked");
     })?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -75,7 +81,7 @@ pub fn open(settings: &Settings, keystore: &Keystore) -> Result<Unlocked, Master
     let protectors = settings.protector.protectors(true)?;
     let ring = keystore.open(&unlock(&protectors, keystore)?)?;
     tracing::info!(
-        event = 10534,
+        event = Event::MasterUnlocked.number(),
         keystore = %keystore.id(),
         active = ring.active().number(),
         fingerprint = %ring.active_fingerprint(),
@@ -147,8 +153,8 @@ pub async fn serve(
         .layer(RecheckPeerLayer::new(tls, refuse_certificate))
         .add_service(health_service)
         .add_service(service)
-        .serve_with_incoming_shutdown(incoming, draining.cancelled_owned());
-    tracing::info!(name = settings.name, %address, servers = settings.server.len(), "serving");
+        .serve_with_incoming_shutdown(incoming, told_to_stop(draining));
+    tracing::info!(event = Event::Started.number(), name = settings.name, %address, servers = settings.server.len(), "serving");
     notify_ready();
     notify_status(&format!("serving on {address}"));
     let stop = shutdown.stop();
@@ -157,8 +163,14 @@ pub async fn serve(
         failed = operations => failed?,
         () = stop.cancelled() => tracing::warn!("calls were still open"),
     }
-    tracing::info!("stopped");
+    tracing::info!(event = Event::Stopped.number(), "stopped");
     Ok(())
+}
+
+/// Returns when the signal to stop has come.
+async fn told_to_stop(draining: CancellationToken) {
+    draining.cancelled().await;
+    tracing::info!(event = Event::Stopping.number(), "stopping");
 }
 
 fn refuse_certificate(reason: String) -> tonic::Status {
@@ -177,7 +189,7 @@ async fn operations(
             reasons: draining.is_cancelled().then(|| "draining".to_owned()).into_iter().collect(),
         };
         // Until the end, so that draining can be seen.
-        serve_operations(listener, metrics, ready, shutdown.stop()).await?;
+        serve_operations(listener, metrics, Pages::new(ready), shutdown.stop()).await?;
     }
     std::future::pending().await
 }

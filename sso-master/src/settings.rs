@@ -13,7 +13,7 @@ use sso_core::{
     process::ProcessSettings,
     settings::{SettingsError, base_of, load, resolve},
     telemetry::TelemetrySettings,
-    tls::TlsSettings,
+    tls::{ClientCertificate, TlsSettings},
 };
 
 use crate::protector::{Kind, OsKeyring, Passphrase, PassphraseSource, Protector, ProtectorError};
@@ -124,6 +124,10 @@ impl Settings {
                 let message = format!("{:?} is empty or there twice", server.name);
                 return Err(refused("server.name", message));
             }
+        }
+        if self.tls.client_certificate != ClientCertificate::Required {
+            let message = "servers prove with their certificates who they are: leave the key out";
+            return Err(refused("tls.client_certificate", message.into()));
         }
         self.telemetry.check().map_err(|error| refused("telemetry.log_filter", error.to_string()))
     }
@@ -237,6 +241,7 @@ log_filter = "info"
                 "server.name",
             ),
             ("name = \"sso-master\"", "", "name"),
+            ("[tls]", "[tls]\nclient_certificate = \"optional\"", "tls.client_certificate"),
         ] {
             assert!(GOOD.contains(from));
             let error = loaded(&GOOD.replacen(from, to, 1)).unwrap_err();

@@ -93,6 +93,7 @@ fn issue(
         ca: private(&folder.join("ca.crt"), &authority.pem()),
         crl: None,
         allow_development: false,
+        client_certificate: sso_core::tls::ClientCertificate::Required,
     }
 }
 

@@ -76,7 +76,51 @@ impl Audit {
         action: Action,
         subject: Subject<'_>,
     ) -> Result<(), Error> {
-        let record = self.describe(call, action, subject, AuditOutcome::Done, "");
+        self.record_all(transaction, call, action, &[subject]).await
+    }
+
+    /// Records many changes of one kind inside their own transaction.
+    ///
+    /// # Errors
+    /// As [`Self::record`].
+    pub async fn record_all(
+        &self,
+        transaction: &mut Transaction,
+        call: &Call,
+        action: Action,
+        subjects: &[Subject<'_>],
+    ) -> Result<(), Error> {
+        let record =
+            |subject: &Subject<'_>| self.describe(call, action, *subject, AuditOutcome::Done, "");
+        let records: Vec<_> = subjects.iter().map(record).collect();
+        let inserted = transaction.insert_audit(&records).await;
+        inserted.map_err(|error| unavailable(&error.to_string()))
+    }
+
+    /// Records a change that this server makes by itself, inside its own transaction: the caller is
+    /// the name of the server.
+    ///
+    /// # Errors
+    /// `AUDIT_UNAVAILABLE`: the change must then not be committed.
+    pub async fn record_own(
+        &self,
+        transaction: &mut Transaction,
+        action: Action,
+        subject: Subject<'_>,
+    ) -> Result<(), Error> {
+        let record = AuditRecord {
+            id: Uuid::now_v7(),
+            at: self.clock.now(),
+            server: self.server.as_ref().to_owned(),
+            request_id: Uuid::now_v7().to_string(),
+            caller: self.server.as_ref().to_owned(),
+            action: action.as_str().to_owned(),
+            application: subject.application.to_owned(),
+            object: subject.object.to_owned(),
+            outcome: AuditOutcome::Done,
+            reason: String::new(),
+            detail: subject.detail.to_owned(),
+        };
         let inserted = transaction.insert_audit(&[record]).await;
         inserted.map_err(|error| unavailable(&error.to_string()))
     }
@@ -85,8 +129,12 @@ impl Audit {
     ///
     /// # Errors
     /// `AUDIT_UNAVAILABLE`: the secret must not be revealed.
-    pub async fn reveal(&self, call: &Call, subject: Subject<'_>) -> Result<(), Error> {
-        let action = Action::ConfigurationReveal;
+    pub async fn reveal(
+        &self,
+        call: &Call,
+        action: Action,
+        subject: Subject<'_>,
+    ) -> Result<(), Error> {
         self.write(self.describe(call, action, subject, AuditOutcome::Done, "")).await
     }
 
@@ -205,21 +253,24 @@ fn unavailable(why: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Account, Caller};
+    use crate::model::{Account, Caller, Proof};
 
     #[tokio::test(start_paused = true)]
     async fn what_cannot_be_recorded_is_refused_in_bounded_time() {
         let (queue, waiting) = mpsc::channel(WAITING);
         let audit = Audit { server: "sso-server-1".into(), clock: Clock::System, queue };
         let account = Account::parse("D\\user").unwrap();
-        let caller = Caller { account, groups: std::collections::BTreeMap::new() };
-        let call = Call { caller, request_id: Uuid::nil() };
+        let groups = std::collections::BTreeMap::new();
+        let caller = Caller { account, groups, proof: Proof::Certificate };
+        let call = Call { caller, request_id: Uuid::nil(), local: true };
         // Nobody writes, then nobody ever will.
         let began = tokio::time::Instant::now();
-        let late = audit.reveal(&call, Subject::default()).await.unwrap_err();
+        let late =
+            audit.reveal(&call, Action::ConfigurationReveal, Subject::default()).await.unwrap_err();
         assert_eq!((late.reason, began.elapsed()), (Reason::AuditUnavailable, PATIENCE));
         drop(waiting);
-        let gone = audit.reveal(&call, Subject::default()).await.unwrap_err();
+        let gone =
+            audit.reveal(&call, Action::ConfigurationReveal, Subject::default()).await.unwrap_err();
         assert_eq!((gone.reason, began.elapsed()), (Reason::AuditUnavailable, PATIENCE));
     }
 }

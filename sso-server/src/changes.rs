@@ -3,6 +3,7 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
+use sso_proto::Event;
 use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +30,8 @@ pub struct News {
     pub system: bool,
     /// Applications: created, changed or deleted.
     pub applications: HashSet<ApplicationId>,
+    /// Applications whose mappings or credentials changed, or whose cache is to be forgotten.
+    pub mappings: HashSet<ApplicationId>,
     /// Configurations that were written or deleted, as they are now.
     pub configurations: Vec<(ApplicationId, ConfigurationHead)>,
 }
@@ -66,6 +69,8 @@ pub struct ChangeReader {
     storage: Storage,
     access: Arc<Access>,
     feed: ChangeFeed,
+    /// Whose settings are adopted.
+    server: String,
 }
 
 impl Changes {
@@ -82,7 +87,8 @@ impl Changes {
         let feed = storage.change_feed().await?;
         let (news, _) = broadcast::channel(BACKLOG);
         let changes = Self { wake: Arc::new(Notify::new()), stopping, news };
-        let reader = ChangeReader { changes: changes.clone(), storage, access, feed };
+        let reader =
+            ChangeReader { changes: changes.clone(), storage, access, feed, server: String::new() };
         Ok((changes, reader))
     }
 
@@ -104,6 +110,13 @@ impl Changes {
 }
 
 impl ChangeReader {
+    /// The same for the server of this name: what administrators set for it is adopted, too.
+    #[must_use]
+    pub fn of_server(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.server);
+        self
+    }
+
     /// Reads and tells until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut blind = false;
@@ -119,13 +132,13 @@ impl ChangeReader {
                     news.everything |= blind;
                     blind = false;
                     if let Err(error) = self.tell(news).await {
-                        tracing::warn!(%error, "the settings of the system could not be read");
+                        tracing::error!(event = Event::DatabaseError.number(), %error, "the settings of the system could not be read");
                         blind = true;
                     }
                 }
                 Err(error) => {
                     if !blind {
-                        tracing::warn!(%error, "changes of other servers cannot be read");
+                        tracing::error!(event = Event::DatabaseLost.number(), %error, "changes of other servers cannot be read");
                     }
                     blind = true;
                 }
@@ -141,6 +154,9 @@ impl ChangeReader {
                 (Change::System, _) => news.system = true,
                 (Change::Application(application), _) => {
                     news.applications.insert(application);
+                }
+                (Change::Mappings(application), _) => {
+                    news.mappings.insert(application);
                 }
                 (Change::Configuration(application, _), Some(head)) => {
                     news.configurations.push((application, head));
@@ -159,6 +175,7 @@ impl ChangeReader {
         if (news.system || news.everything)
             && let Some(system) = self.storage.system().await?
         {
+            self.access.adopt_server_settings(self.storage.server_settings(&self.server).await?);
             self.access.adopt(system.global);
         }
         // Nobody may be listening, which is no error.

@@ -12,9 +12,11 @@ use std::{
 use arc_swap::ArcSwap;
 use serde::Deserialize;
 use sso_core::settings::{SettingsError, load};
+use sso_proto::Event;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::Account;
+use crate::model::{Account, Accounts};
 
 /// How often the file is looked at for a change.
 const POLL: Duration = Duration::from_secs(1);
@@ -37,6 +39,8 @@ pub struct Groups {
     members: ArcSwap<Membership>,
     /// What the file looked like when it was last read.
     seen: Mutex<Stamp>,
+    /// Groups that there were, and are not any more: canonical key and name as it was written.
+    missing: watch::Sender<BTreeMap<String, String>>,
 }
 
 /// Everything by canonical keys.
@@ -46,6 +50,8 @@ struct Membership {
     groups: BTreeMap<String, String>,
     /// Of a member: the groups that name it.
     direct: BTreeMap<String, BTreeSet<String>>,
+    /// Of a group: its members, and their names as written.
+    members: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 impl Groups {
@@ -57,7 +63,8 @@ impl Groups {
         let seen = Mutex::new(file.and_then(stamp));
         let members = file.map(read).transpose()?.unwrap_or_default();
         let file = file.map(Path::to_owned);
-        Ok(Arc::new(Self { file, members: ArcSwap::from_pointee(members), seen }))
+        let missing = watch::Sender::default();
+        Ok(Arc::new(Self { file, members: ArcSwap::from_pointee(members), seen, missing }))
     }
 
     /// All groups that the account is in, directly or by way of other groups: canonical keys, and the
@@ -67,10 +74,30 @@ impl Groups {
         self.members.load().all_of(account.key())
     }
 
+    /// All groups that the group with this canonical key is in, as [`Groups::of`] has them.
+    #[must_use]
+    pub fn of_group(&self, key: &str) -> BTreeMap<String, String> {
+        self.members.load().all_of(key)
+    }
+
     /// Whether there is a group of this name.
     #[must_use]
     pub fn has(&self, account: &Account) -> bool {
         self.members.load().groups.contains_key(account.key())
+    }
+
+    /// The groups that the file had since this program started and has not now: canonical key and
+    /// name as it was written. A group that comes back is taken out.
+    #[must_use]
+    pub fn missing(&self) -> watch::Receiver<BTreeMap<String, String>> {
+        self.missing.subscribe()
+    }
+
+    /// The accounts among these and among the members of those that are groups, nested ones included:
+    /// canonical keys, and the names as written. No group is among them.
+    #[must_use]
+    pub fn members_of(&self, accounts: &Accounts) -> BTreeMap<String, String> {
+        self.members.load().members_of(accounts)
     }
 
     /// Reads the file again within a second of a change, until `stop`. A file that is not usable is
@@ -98,12 +125,25 @@ impl Groups {
         match read(file) {
             Ok(members) => {
                 tracing::info!(groups = members.groups.len(), "groups reloaded");
-                self.members.store(members.into());
+                let members = Arc::new(members);
+                let before = self.members.swap(Arc::clone(&members));
+                self.note_missing(&before, &members);
             }
             Err(error) => {
-                tracing::error!(%error, "the groups are not usable, those read before stay in force");
+                tracing::error!(event = Event::GroupsUnusable.number(), %error, "the groups are not usable, those read before stay in force");
             }
         }
+    }
+}
+
+impl Groups {
+    fn note_missing(&self, before: &Membership, now: &Membership) {
+        self.missing.send_if_modified(|missing| {
+            let known = missing.clone();
+            missing.extend(before.groups.iter().map(|(key, name)| (key.clone(), name.clone())));
+            missing.retain(|key, _| !now.groups.contains_key(key));
+            *missing != known
+        });
     }
 }
 
@@ -118,6 +158,24 @@ impl Membership {
                 if found.insert(group.clone(), name.clone()).is_none() {
                     open.push(group);
                 }
+            }
+        }
+        found
+    }
+}
+
+impl Membership {
+    fn members_of(&self, accounts: &Accounts) -> BTreeMap<String, String> {
+        let mut found = BTreeMap::new();
+        let mut opened = BTreeSet::new();
+        let given = accounts.iter().map(|account| (account.key(), account.as_str()));
+        let mut open: Vec<(&str, &str)> = given.collect();
+        while let Some((key, name)) = open.pop() {
+            if !self.groups.contains_key(key) {
+                found.entry(key.to_owned()).or_insert_with(|| name.to_owned());
+            } else if opened.insert(key.to_owned()) {
+                let members = self.members.get(key).into_iter().flatten();
+                open.extend(members.map(|(key, name)| (key.as_str(), name.as_str())));
             }
         }
         found
@@ -140,6 +198,8 @@ fn read(path: &Path) -> Result<Membership, SettingsError> {
         }
         for member in members {
             let member = account(name, member)?;
+            let named = (member.key().to_owned(), member.as_str().to_owned());
+            membership.members.entry(group.key().to_owned()).or_default().extend([named]);
             membership
                 .direct
                 .entry(member.key().to_owned())
@@ -198,6 +258,22 @@ version = 1
     }
 
     #[test]
+    fn members_are_those_of_nested_groups_too_and_no_groups() {
+        let (_folder, groups) = groups(NESTED);
+        let groups = groups.unwrap();
+        let of = |accounts: &[&str]| {
+            let members = groups.members_of(&Accounts::parse(accounts).unwrap());
+            members.into_values().collect::<Vec<_>>()
+        };
+        assert_eq!(of(&["DEV\\All"]), ["DEV\\ann", "DEV\\carol"]);
+        assert_eq!(
+            of(&["dev\\loop", "DEV\\bob", "DEV\\Empty"]),
+            ["DEV\\ann", "DEV\\bob", "DEV\\carol"]
+        );
+        assert!(of(&[]).is_empty());
+    }
+
+    #[test]
     fn bad_files_are_named() {
         for (text, wanted) in [
             ("version = 1\n[groups]\n'DEV\\A' = ['a\\b\\c']\n", "groups.'DEV\\A': "),
@@ -234,6 +310,17 @@ version = 1
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         assert!(of(&groups, "DEV\\ann").is_empty());
+        let missing = |groups: &Groups| -> Vec<String> {
+            groups.missing().borrow().values().cloned().collect()
+        };
+        assert_eq!(missing(&groups), ["DEV\\All", "DEV\\Empty", "DEV\\Loop"]);
+
+        fs::write(&path, "version = 1\n[groups]\n'dev\\ALL' = []\n").unwrap();
+        while groups.has(&account("DEV\\Admins")) {
+            assert!(began.elapsed() < Duration::from_secs(20), "the change is not noticed");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(missing(&groups), ["DEV\\Admins", "DEV\\Empty", "DEV\\Loop"]);
         stop.cancel();
         watching.await.unwrap();
     }

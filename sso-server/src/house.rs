@@ -7,14 +7,22 @@ use sso_core::clock::Clock;
 use crate::{
     access::Access,
     applications::Applications,
+    assertion::Assertions,
     audit::Audit,
     audit_trail::AuditTrail,
     changes::Changes,
     config_store::ConfigStore,
+    credential_cache::CredentialCache,
+    explain::Explain,
+    host_initiated::HostInitiated,
     identity::Identity,
+    lookup::Lookup,
+    mappings::Mappings,
     master::MasterSecret,
+    principals::Principals,
     storage::Storage,
     system::{ServerFacts, System},
+    tickets::Tickets,
     vault::Vault,
 };
 
@@ -33,6 +41,20 @@ pub struct House {
     pub applications: Applications,
     /// Configurations.
     pub config_store: ConfigStore,
+    /// Why something is allowed or denied.
+    pub explain: Explain,
+    /// Run-time look-ups.
+    pub lookup: Lookup,
+    /// Mappings and their credentials.
+    pub mappings: Mappings,
+    /// Tickets.
+    pub tickets: Tickets,
+    /// Logons of external users.
+    pub host_initiated: HostInitiated,
+    /// Signed assertions.
+    pub assertions: Assertions,
+    /// Who had which account name first.
+    pub principals: Principals,
     /// The system as a whole.
     pub system: System,
     /// Tells the time.
@@ -52,6 +74,8 @@ pub struct Foundations {
     pub storage: Storage,
     /// Holds the keys.
     pub master: Arc<MasterSecret>,
+    /// Signs.
+    pub assertions: Assertions,
     /// Tells of changes.
     pub changes: Changes,
     /// Tells the time.
@@ -64,7 +88,78 @@ impl House {
     /// Builds the nouns on their foundations.
     #[must_use]
     pub fn build(on: Foundations) -> Arc<Self> {
-        let Foundations { identity, access, audit, storage, master, changes, clock, facts } = on;
+        let Foundations {
+            identity,
+            access,
+            audit,
+            storage,
+            master,
+            assertions,
+            changes,
+            clock,
+            facts,
+        } = on;
+        let cache = Arc::new(CredentialCache::new(
+            storage.clone(),
+            Arc::clone(&access),
+            &changes,
+            clock.clone(),
+        ));
+        let vault = Vault::new(Arc::clone(&master));
+        let lookup = Lookup {
+            access: Arc::clone(&access),
+            audit: audit.clone(),
+            vault: vault.clone(),
+            storage: storage.clone(),
+            cache: Arc::clone(&cache),
+        };
+        let mappings = Mappings {
+            access: Arc::clone(&access),
+            audit: audit.clone(),
+            vault: vault.clone(),
+            storage: storage.clone(),
+            cache,
+            changes: changes.clone(),
+            identity: Arc::clone(&identity),
+            clock: clock.clone(),
+        };
+        let principals = Principals::new(
+            Arc::clone(&access),
+            audit.clone(),
+            storage.clone(),
+            changes.clone(),
+            clock.clone(),
+        );
+        let tickets = Tickets {
+            access: Arc::clone(&access),
+            audit: audit.clone(),
+            vault: vault.clone(),
+            storage: storage.clone(),
+            lookup: lookup.clone(),
+            identity: Arc::clone(&identity),
+            principals: principals.clone(),
+            clock: clock.clone(),
+            server: facts.name.as_str().into(),
+        };
+        let host_initiated = HostInitiated {
+            access: Arc::clone(&access),
+            audit: audit.clone(),
+            vault,
+            storage: storage.clone(),
+            lookup: lookup.clone(),
+            identity: Arc::clone(&identity),
+            tickets: tickets.clone(),
+            assertions: assertions.clone(),
+        };
+        let explain = Explain {
+            access: Arc::clone(&access),
+            storage: storage.clone(),
+            identity: Arc::clone(&identity),
+            lookup: lookup.clone(),
+            mappings: mappings.clone(),
+            tickets: tickets.clone(),
+            host_initiated: host_initiated.clone(),
+        };
         Arc::new(Self {
             audit_trail: AuditTrail { access: Arc::clone(&access), storage: storage.clone() },
             applications: Applications {
@@ -84,12 +179,20 @@ impl House {
                 identity: Arc::clone(&identity),
                 clock: clock.clone(),
             },
+            explain,
+            lookup,
+            mappings,
+            tickets,
+            host_initiated,
+            assertions,
+            principals,
             system: System {
                 access: Arc::clone(&access),
                 audit: audit.clone(),
                 storage,
                 changes,
                 master,
+                identity: Arc::clone(&identity),
                 clock: clock.clone(),
                 facts: Arc::new(facts),
             },

@@ -4,20 +4,29 @@
 //! `access`, `audit` and `vault`; the rules of each noun; `api`; `server`.
 
 pub mod access;
+pub mod announce;
 pub mod api;
 pub mod applications;
+pub mod assertion;
 pub mod audit;
 pub mod audit_trail;
 pub mod changes;
 pub mod config_store;
+pub mod credential_cache;
 pub mod error;
+pub mod explain;
 pub mod groups;
+pub mod host_initiated;
 pub mod house;
 pub mod identity;
+pub mod lookup;
+pub mod mappings;
 pub mod master;
 pub mod model;
+pub mod principals;
 pub mod server;
 pub mod settings;
 pub mod storage;
 pub mod system;
+pub mod tickets;
 pub mod vault;

@@ -3,7 +3,8 @@
 use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use sso_core::{exit::Exit, memory, telemetry, tls};
+use sso_core::{exit::Exit, memory, process, telemetry, tls};
+use sso_proto::Event;
 use sso_server::{
     server::{self, ServerError},
     settings::Settings,
@@ -62,11 +63,18 @@ fn run(settings: Settings) -> Result<(), (Exit, String)> {
     settings.process.apply().map_err(|error| refused(&error))?;
     memory::harden_process().map_err(|error| refused(&error))?;
     let metrics = telemetry::init(&settings.telemetry).map_err(|error| refused(&error))?;
+    if process::is_root() {
+        tracing::warn!(
+            event = Event::RunsAsRoot.number(),
+            "this program runs as root and need not"
+        );
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| refused(&error))?;
-    runtime
-        .block_on(server::run(settings, metrics))
-        .map_err(|error: ServerError| (error.exit(), error.to_string()))
+    runtime.block_on(server::run(settings, metrics)).map_err(|error: ServerError| {
+        tracing::error!(event = Event::StartFailed.number(), %error, "ended");
+        (error.exit(), error.to_string())
+    })
 }

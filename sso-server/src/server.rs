@@ -1,26 +1,34 @@
 //! The wiring of an SSO server: everything is checked, then bound, then served, then drained.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use sso_core::{
     acceptor::{AcceptLimits, RecheckPeerLayer, mtls_incoming},
     clock::Clock,
     connector::ClientTls,
     exit::Exit,
-    operations::{Readiness, serve_operations},
+    local::{LocalError, LocalListener, local_incoming},
+    operations::{Pages, Readiness, serve_operations},
     shutdown::{self, Shutdown},
     telemetry::Metrics,
     tls::{TlsError, TlsReloader},
 };
-use sso_proto::{FILE_DESCRIPTOR_SET, Reason, Refusal};
+use sso_proto::{Event, FILE_DESCRIPTOR_SET, Reason, Refusal};
 use tokio::net::TcpListener;
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Status, service::Routes, transport::Server};
 use tower::limit::GlobalConcurrencyLimitLayer;
 
 use crate::{
     access::Access,
+    announce,
     api::{self, EntryLayer},
+    assertion::Assertions,
     audit::{Audit, AuditWriter},
     changes::{Change, ChangeReader, Changes},
     error::Error,
@@ -36,6 +44,9 @@ const REPORT: Duration = Duration::from_secs(5);
 /// How often `/readyz` and `grpc.health.v1` learn how things are, while they are well and otherwise.
 const HEALTH: Duration = Duration::from_millis(500);
 const HEALTH_WANTED: Duration = Duration::from_millis(50);
+
+/// Where the operations listener has the keys that assertions are verified with.
+const KEY_SET: &str = "/jwks.json";
 
 /// Why a server does not start, or stops.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +68,9 @@ pub enum ServerError {
         /// What the system says.
         source: io::Error,
     },
+    /// The Unix socket cannot be listened on.
+    #[error(transparent)]
+    Local(#[from] LocalError),
     /// The transport failed while serving.
     #[error("serving failed: {0}")]
     Serve(#[from] tonic::transport::Error),
@@ -73,7 +87,7 @@ impl ServerError {
             Self::Tls(_) => Exit::Settings,
             Self::Storage(StorageError::Settings(_)) => Exit::Settings,
             Self::Storage(StorageError::Unavailable(_)) => Exit::Unavailable,
-            Self::Listen { .. } => Exit::Unavailable,
+            Self::Listen { .. } | Self::Local(_) => Exit::Unavailable,
             Self::Storage(_) | Self::Rule(_) | Self::Serve(_) | Self::Start(_) => Exit::Refused,
         }
     }
@@ -99,6 +113,10 @@ pub async fn run(settings: Settings, metrics: Metrics) -> Result<(), ServerError
         .map_err(|error| ServerError::Start(error.to_string()))?;
     let tls = TlsReloader::load(&settings.tls)?;
     let listener = listen(settings.listen).await?;
+    let local = match &settings.listen_unix {
+        Some(path) => Some(LocalListener::bind(path, settings.listen_unix_mode)?),
+        None => None,
+    };
     let operations = match settings.operations_listen {
         Some(address) => Some(listen(address).await?),
         None => None,
@@ -112,12 +130,15 @@ pub async fn run(settings: Settings, metrics: Metrics) -> Result<(), ServerError
     );
     let starting = Readiness { reasons: vec![opening] };
     let (readiness, observed) = tokio::sync::watch::channel(starting);
+    let published = Arc::new(OnceLock::<Assertions>::new());
     if let Some(operations) = operations {
-        let ready = move || observed.borrow().clone();
+        let assertions = Arc::clone(&published);
+        let pages = Pages::new(move || observed.borrow().clone())
+            .with_json(KEY_SET, move || assertions.get()?.key_set().ok());
         let stop = stages.stop();
         tasks.spawn(async move {
-            if let Err(error) = serve_operations(operations, metrics, ready, stop).await {
-                tracing::error!(%error, "the operations listener failed");
+            if let Err(error) = serve_operations(operations, metrics, pages, stop).await {
+                tracing::warn!(event = Event::MetricsUnavailable.number(), %error, "the operations listener failed");
             }
         });
     }
@@ -129,10 +150,12 @@ pub async fn run(settings: Settings, metrics: Metrics) -> Result<(), ServerError
     };
     let storage = parts.storage.clone();
     let house = Arc::clone(&parts.house);
+    let _ = published.set(house.assertions.clone());
     let writer = tokio::spawn(parts.audit.run(stages.stop()));
     tasks.spawn(parts.changes.run(stages.stop()));
     tasks.spawn(Arc::clone(&parts.tls).watch(stages.stop()));
-    tasks.spawn(settings.identity.groups().watch(stages.stop()));
+    tasks.spawn(settings.identity.clone().watch(stages.stop()));
+    tasks.spawn(house.applications.clone().mind_groups(stages.stop()));
     tasks.spawn(parts.link.run(stages.stop()));
     let master = Arc::clone(&parts.master);
     tasks.spawn(report(Arc::clone(&house), master, stages.clone()));
@@ -142,19 +165,14 @@ pub async fn run(settings: Settings, metrics: Metrics) -> Result<(), ServerError
         observe(Arc::clone(&parts.master), storage.clone(), readiness, reporter, stages.clone());
     tasks.spawn(observing);
     let routes = routes(&house, health, settings.reflection)?;
-    let incoming =
-        mtls_incoming(listener, Arc::clone(&parts.tls), AcceptLimits::default(), stages.draining());
-    let serving = Server::builder()
-        .http2_keepalive_interval(Some(Duration::from_secs(20)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-        .max_concurrent_streams(256)
-        .load_shed(true)
-        .layer(GlobalConcurrencyLimitLayer::new(settings.max_requests))
-        .layer(RecheckPeerLayer::new(Arc::clone(&parts.tls), recheck_refused))
-        .layer(EntryLayer::new(house))
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(incoming, stages.draining().cancelled_owned());
-    tracing::info!(%address, server = settings.name, "serving (event 10502)");
+    let doors = Doors {
+        limit: GlobalConcurrencyLimitLayer::new(settings.max_requests),
+        entry: EntryLayer::new(house),
+        routes,
+        draining: stages.draining(),
+    };
+    let serving = doors.serve(listener, local, Arc::clone(&parts.tls));
+    tracing::info!(event = Event::Started.number(), %address, server = settings.name, "serving");
     shutdown::notify_ready();
     let stop = stages.stop();
     tokio::select! {
@@ -169,8 +187,56 @@ pub async fn run(settings: Settings, metrics: Metrics) -> Result<(), ServerError
         tracing::warn!("some tasks did not end in time");
     }
     storage.close().await;
-    tracing::info!("stopped (event 10505)");
+    tracing::info!(event = Event::Stopped.number(), "stopped");
     Ok(())
+}
+
+/// What stands between clients and the services, whichever way they come.
+struct Doors {
+    limit: GlobalConcurrencyLimitLayer,
+    entry: EntryLayer,
+    routes: Routes,
+    draining: CancellationToken,
+}
+
+impl Doors {
+    /// Serves clients over TLS, and those on this machine over the socket where there is one.
+    async fn serve(
+        self,
+        listener: TcpListener,
+        local: Option<LocalListener>,
+        tls: Arc<TlsReloader>,
+    ) -> Result<(), tonic::transport::Error> {
+        let (limits, draining) = (AcceptLimits::default(), self.draining.clone());
+        let over_tls = transport()
+            .layer(self.limit.clone())
+            .layer(RecheckPeerLayer::new(Arc::clone(&tls), recheck_refused))
+            .layer(self.entry.clone())
+            .add_routes(self.routes.clone())
+            .serve_with_incoming_shutdown(
+                mtls_incoming(listener, tls, limits, draining.clone()),
+                told_to_stop(draining.clone()),
+            );
+        let Some(local) = local else { return over_tls.await };
+        tracing::info!(socket = %local.path().display(), "serving this machine too");
+        let over_socket = transport()
+            .layer(self.limit)
+            .layer(self.entry)
+            .add_routes(self.routes)
+            .serve_with_incoming_shutdown(
+                local_incoming(local, limits, draining.clone()),
+                draining.cancelled_owned(),
+            );
+        tokio::try_join!(over_tls, over_socket).map(drop)
+    }
+}
+
+fn transport() -> Server {
+    Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(20)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        .max_concurrent_streams(256)
+        .load_shed(true)
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, ServerError> {
@@ -185,13 +251,20 @@ async fn build(
     stages: &Shutdown,
 ) -> Result<Parts, ServerError> {
     let clock = Clock::System;
-    let storage = Storage::open(&settings.database, clock.clone()).await?;
-    let schema_version =
-        if settings.migrate { storage.migrate().await? } else { storage.verify_schema().await? };
-    let system = initialise(&storage, settings, &clock).await?;
+    let (storage, schema_version) = open_database(settings, &clock).await?;
+    let system = initialise(&storage, settings, &clock).await.inspect_err(|error| {
+        tracing::error!(event = Event::DatabaseNotCreated.number(), %error, "no system in the database");
+    })?;
+    if !system.global.enabled {
+        tracing::warn!(event = Event::SystemIsDisabled.number(), "the system is disabled");
+    }
+    announce::individuals(&system.global, |account| settings.identity.is_group(account));
     let access = Arc::new(Access::new(system.global));
     let (changes, reader) =
         Changes::begin(storage.clone(), Arc::clone(&access), stages.draining()).await?;
+    // Both may have changed before the feed began.
+    access.adopt(storage.system().await?.ok_or_else(no_system)?.global);
+    access.adopt_server_settings(storage.server_settings(&settings.name).await?);
     let (audit, writer) = Audit::new(&settings.name, clock.clone(), storage.clone());
     let (master, link) = MasterSecret::new(
         &settings.master,
@@ -200,12 +273,15 @@ async fn build(
         bind_keystore(storage.clone(), clock.clone(), settings.master.url.clone()),
     )?;
     let started_at = clock.now();
+    let assertions =
+        Assertions::new(Arc::clone(&master), settings.assertion.clone(), clock.clone());
     let house = House::build(Foundations {
         identity: Arc::new(settings.identity.clone()),
         access: Arc::clone(&access),
         audit,
         storage: storage.clone(),
         master: Arc::clone(&master),
+        assertions,
         changes,
         clock,
         facts: ServerFacts {
@@ -215,7 +291,29 @@ async fn build(
             schema_version,
         },
     });
-    Ok(Parts { house, storage, master, link, tls, changes: reader, audit: writer })
+    Ok(Parts {
+        house,
+        storage,
+        master,
+        link,
+        tls,
+        changes: reader.of_server(&settings.name),
+        audit: writer,
+    })
+}
+
+/// The database with the schema that this program needs, and the version of that.
+async fn open_database(settings: &Settings, clock: &Clock) -> Result<(Storage, u32), StorageError> {
+    let storage = Storage::open(&settings.database, clock.clone()).await.inspect_err(|error| {
+        let database = &settings.database.url;
+        tracing::error!(event = Event::DatabaseNotReached.number(), %database, %error, "no database");
+    })?;
+    let schema =
+        if settings.migrate { storage.migrate().await } else { storage.verify_schema().await };
+    let schema = schema.inspect_err(|error| {
+        tracing::error!(event = Event::SchemaIncompatible.number(), %error, "the schema does not fit");
+    })?;
+    Ok((storage, schema))
 }
 
 /// The row of the system, made from the settings where the database is new.
@@ -230,7 +328,10 @@ async fn initialise(
     let mut transaction = storage.begin().await?;
     if transaction.initialise_system(&settings.initial, clock.now()).await? {
         transaction.commit().await?;
-        tracing::info!("a new SSO system was made in this database (event 10548)");
+        tracing::info!(
+            event = Event::DatabaseCreated.number(),
+            "a new SSO system was made in this database"
+        );
     } else {
         transaction.rollback().await?;
     }
@@ -250,6 +351,11 @@ fn bind_keystore(storage: Storage, clock: Clock, master_url: String) -> BindKeys
             let mut system = transaction.lock_system().await?.ok_or_else(no_system)?;
             let bound = system.keystore_id.ok_or_else(no_system)?;
             if bound == found && system.global.secret_server != url {
+                tracing::info!(
+                    event = Event::MasterChanged.number(),
+                    master = url,
+                    "another master secret server"
+                );
                 system.global.secret_server = url;
                 transaction.update_system(&system.global, clock.now()).await?;
                 transaction.insert_change(Change::System, clock.now()).await?;
@@ -279,7 +385,7 @@ async fn report(house: Arc<House>, master: Arc<MasterSecret>, stages: Shutdown) 
             match house.system.report().await {
                 Ok(()) => failed = false,
                 Err(error) if !failed => {
-                    tracing::warn!(%error, "this server cannot report itself");
+                    tracing::warn!(event = Event::ReportFailed.number(), %error, "this server cannot report itself");
                     failed = true;
                 }
                 Err(_) => {}
@@ -302,6 +408,7 @@ async fn observe(
     stages: Shutdown,
 ) {
     let (draining, stop) = (stages.draining(), stages.stop());
+    let mut ready = None;
     loop {
         let mut reasons = Vec::new();
         if draining.is_cancelled() {
@@ -317,6 +424,10 @@ async fn observe(
                 "{}: the database does not answer",
                 Reason::DatabaseUnavailable.as_str()
             ));
+        }
+        if ready != Some(reasons.is_empty()) && !draining.is_cancelled() {
+            tell_readiness(&reasons, ready.is_some());
+            ready = Some(reasons.is_empty());
         }
         let status = master.status();
         metrics::gauge!("sso_master_secret_state").set(f64::from(status.state as u8));
@@ -334,6 +445,21 @@ async fn observe(
             () = tokio::time::sleep(pause) => {}
         }
     }
+}
+
+/// Says that the server became ready, or lost what it needs; at the start it only lacks it still.
+fn tell_readiness(reasons: &[String], was_told: bool) {
+    if reasons.is_empty() {
+        tracing::info!(event = Event::Online.number(), "ready");
+    } else if was_told {
+        tracing::error!(event = Event::Offline.number(), ?reasons, "not ready any more");
+    }
+}
+
+/// Returns when the signal to stop has come.
+async fn told_to_stop(draining: CancellationToken) {
+    draining.cancelled().await;
+    tracing::info!(event = Event::Stopping.number(), "stopping");
 }
 
 fn routes<H>(house: &Arc<House>, health: H, reflection: bool) -> Result<Routes, ServerError>

@@ -1,7 +1,6 @@
 //! The settings of an SSO server: one strict TOML file, read and checked before anything is bound.
 
 use std::{
-    collections::BTreeSet,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -9,18 +8,17 @@ use std::{
 
 use serde::Deserialize;
 use sso_core::{
-    peer::CertificateRule,
     process::ProcessSettings,
     secret::SecretText,
     settings::{self, SettingsError, resolve},
     telemetry::TelemetrySettings,
-    tls::TlsSettings,
+    tls::{ClientCertificate, TlsSettings},
 };
 
 use crate::{
+    assertion::AssertionSettings,
     error::Error,
-    groups::Groups,
-    identity::{AccountRule, Identity},
+    identity::{Identity, IdentitySection},
     master::MasterSettings,
     model::{Accounts, GlobalInfo},
     storage::{DatabaseSettings, DatabaseUrl},
@@ -35,6 +33,10 @@ pub struct Settings {
     pub name: String,
     /// Where clients are listened for.
     pub listen: SocketAddr,
+    /// Where clients on this machine are listened for besides; nowhere if absent.
+    pub listen_unix: Option<PathBuf>,
+    /// The permissions of that socket: who may write may connect.
+    pub listen_unix_mode: u32,
     /// What other servers and clients are told as its address; the one listened on if absent.
     pub address: Option<String>,
     /// Where `/livez`, `/readyz` and `/metrics` are served; nowhere if absent.
@@ -57,6 +59,8 @@ pub struct Settings {
     pub identity: Identity,
     /// The administrators of a new system.
     pub initial: GlobalInfo,
+    /// Whom signed assertions are from and for; none are signed if absent.
+    pub assertion: Option<AssertionSettings>,
     /// Logs.
     pub telemetry: TelemetrySettings,
     /// Relation to the parent process.
@@ -68,6 +72,9 @@ pub struct Settings {
 struct File {
     name: String,
     listen: SocketAddr,
+    listen_unix: Option<PathBuf>,
+    #[serde(default = "default_unix_mode")]
+    listen_unix_mode: u32,
     address: Option<String>,
     operations_listen: Option<SocketAddr>,
     #[serde(default)]
@@ -81,10 +88,15 @@ struct File {
     master: MasterSettings,
     identity: IdentitySection,
     initial: InitialSection,
+    assertion: Option<AssertionSettings>,
     #[serde(default)]
     telemetry: TelemetrySettings,
     #[serde(default)]
     process: ProcessSettings,
+}
+
+fn default_unix_mode() -> u32 {
+    0o660
 }
 
 fn default_max_requests() -> usize {
@@ -113,31 +125,16 @@ fn yes() -> bool {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct IdentitySection {
-    domains: Vec<String>,
-    groups_file: Option<PathBuf>,
-    #[serde(default)]
-    certificate: Vec<RuleSection>,
-}
-
-// `deny_unknown_fields` and `flatten` do not go together, so the parts of a rule stand here again.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RuleSection {
-    san_uri: Option<String>,
-    san_email: Option<String>,
-    san_dns: Option<String>,
-    subject_common_name: Option<String>,
-    fingerprint: Option<String>,
-    account: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct InitialSection {
     sso_administrators: Vec<String>,
     #[serde(default)]
     affiliate_administrators: Vec<String>,
+    #[serde(default)]
+    trusted_hosts: Vec<String>,
+    #[serde(default)]
+    configuration_readers: Vec<String>,
+    #[serde(default)]
+    auditors: Vec<String>,
 }
 
 impl Settings {
@@ -146,7 +143,7 @@ impl Settings {
     /// # Errors
     /// Names the file, the key and what to do.
     pub fn load(path: &Path) -> Result<Self, SettingsError> {
-        let file: File = settings::load(path)?;
+        let mut file: File = settings::load(path)?;
         let base = settings::base_of(path);
         let refused = |key: &str, why: String| SettingsError::refused(path, key, why);
         if file.name.is_empty()
@@ -159,14 +156,21 @@ impl Settings {
             .check()
             .map_err(|error| refused("telemetry.log_filter", error.to_string()))?;
         file.master.check().map_err(|(key, why)| refused(&format!("master.{key}"), why))?;
+        let assertion = file.assertion.as_ref().map_or(Ok(()), AssertionSettings::check);
+        assertion.map_err(|(key, why)| refused(&format!("assertion.{key}"), why))?;
         let database = database(&file.database, &base, path)?;
         let migrate = file.database.migrate;
-        let identity = identity(file.identity, &base, path)?;
+        let identity = std::mem::take(&mut file.identity).build(&base, path)?;
+        check_sources(&file, &identity).map_err(|(key, why)| refused(key, why))?;
+        let over_tls = file.tls.client_certificate == ClientCertificate::Optional;
+        let identity = identity.with_tokens_over_tls(over_tls);
         let initial = initial(&file.initial).map_err(|error| refused("initial", error.message))?;
         Ok(Self {
             path: path.to_owned(),
             name: file.name,
             listen: file.listen,
+            listen_unix: file.listen_unix.map(|socket| resolve(&base, &socket)),
+            listen_unix_mode: file.listen_unix_mode,
             address: file.address,
             operations_listen: file.operations_listen,
             reflection: file.reflection,
@@ -178,6 +182,7 @@ impl Settings {
             master: file.master,
             identity,
             initial,
+            assertion: file.assertion,
             telemetry: file.telemetry,
             process: file.process,
         })
@@ -210,48 +215,41 @@ fn database(
     Ok(settings)
 }
 
-fn identity(section: IdentitySection, base: &Path, path: &Path) -> Result<Identity, SettingsError> {
-    let refused = |key: String, why: String| SettingsError::refused(path, key, why);
-    let mut domains = BTreeSet::new();
-    for domain in &section.domains {
-        // A domain is what stands before the backslash of an account.
-        let account = crate::model::Account::parse(&format!("{domain}\\x"))
-            .map_err(|error| refused("identity.domains".to_owned(), error.message))?;
-        domains.extend(account.domain().map(str::to_owned));
+/// Whether certificates, tokens and the socket go together.
+fn check_sources(file: &File, identity: &Identity) -> Result<(), (&'static str, String)> {
+    if file.listen_unix_mode & !0o777 != 0 {
+        return Err(("listen_unix_mode", "write permissions like 0o660".to_owned()));
     }
-    let mut rules = Vec::with_capacity(section.certificate.len());
-    for (number, rule) in section.certificate.into_iter().enumerate() {
-        let key = format!("identity.certificate[{number}]");
-        let (account, rule) =
-            rule.split().map_err(|error| refused(key.clone(), error.to_string()))?;
-        let rule = AccountRule::new(rule, &account, &domains)
-            .map_err(|error| refused(format!("{key}.account"), error.message))?;
-        rules.push(rule);
+    let optional = file.tls.client_certificate == ClientCertificate::Optional;
+    if optional && !identity.has_tokens() {
+        let why = "\"optional\" lets in who shows no certificate, and there is no \
+                   [[identity.token]] to know them by";
+        return Err(("tls.client_certificate", why.to_owned()));
     }
-    let file = section.groups_file.map(|file| resolve(base, &file));
-    let groups = Groups::load(file.as_deref())?;
-    Ok(Identity::new(rules, domains, groups))
-}
-
-impl RuleSection {
-    fn split(self) -> Result<(String, CertificateRule), sso_core::peer::RuleError> {
-        use sso_core::peer::CertificatePart as Part;
-        let rule = CertificateRule::new([
-            (Part::SanUri, self.san_uri),
-            (Part::SanEmail, self.san_email),
-            (Part::SanDns, self.san_dns),
-            (Part::SubjectCommonName, self.subject_common_name),
-            (Part::Fingerprint, self.fingerprint),
-        ])?;
-        Ok((self.account, rule))
+    if identity.has_unix() && file.listen_unix.is_none() {
+        return Err(("listen_unix", "is needed for [[identity.unix]]: name a socket".to_owned()));
     }
+    if file.listen_unix.is_some() && !identity.has_unix() && !identity.has_tokens() {
+        let why = "nobody is known there: add [[identity.unix]] or [[identity.token]]";
+        return Err(("listen_unix", why.to_owned()));
+    }
+    Ok(())
 }
 
 fn initial(section: &InitialSection) -> Result<GlobalInfo, Error> {
-    let initial = GlobalInfo::initial(
-        Accounts::parse(&section.sso_administrators)?,
-        Accounts::parse(&section.affiliate_administrators)?,
-    );
+    let accounts = |part: &str, texts: &[String]| {
+        Accounts::parse(texts)
+            .map_err(|error| Error::new(error.reason, format!("{part}: {}", error.message)))
+    };
+    let initial = GlobalInfo {
+        trusted_hosts: accounts("trusted_hosts", &section.trusted_hosts)?,
+        configuration_readers: accounts("configuration_readers", &section.configuration_readers)?,
+        auditors: accounts("auditors", &section.auditors)?,
+        ..GlobalInfo::initial(
+            accounts("sso_administrators", &section.sso_administrators)?,
+            accounts("affiliate_administrators", &section.affiliate_administrators)?,
+        )
+    };
     initial.check()?;
     Ok(initial)
 }
@@ -298,6 +296,17 @@ sso_administrators = ['DEV\SSO Administrators']
     }
 
     #[test]
+    fn a_new_system_begins_with_the_accounts_of_the_settings() {
+        let initial = "[initial]\ntrusted_hosts = ['DEV\\host']\nauditors = ['DEV\\Audit']\n\
+                       configuration_readers = ['DEV\\Readers']";
+        let settings = load(&GOOD.replace("[initial]", initial)).unwrap().initial;
+        assert_eq!(settings.trusted_hosts.to_texts(), ["DEV\\host"]);
+        assert_eq!(settings.configuration_readers.to_texts(), ["DEV\\Readers"]);
+        assert_eq!(settings.auditors.to_texts(), ["DEV\\Audit"]);
+        assert_eq!(load(GOOD).unwrap().initial.trusted_hosts, Accounts::default());
+    }
+
+    #[test]
     fn each_fault_is_named() {
         for (from, to, named) in [
             ("listen =", "listn =", "listn"),
@@ -308,8 +317,20 @@ sso_administrators = ['DEV\SSO Administrators']
             ("san_uri = \"sso://DEV/*\"", "san_uri = \"*\"", "identity.certificate[0]"),
             ("['DEV\\SSO Administrators']", "['Everyone']", "initial"),
             ("['DEV\\SSO Administrators']", "[]", "initial"),
+            ("[initial]", "[initial]\ntrusted_hosts = ['Everyone']", "initial: trusted_hosts"),
+            ("[initial]", "[initial]\nauditor = ['DEV\\A']", "auditor"),
             ("version = 1", "version = 9", "version"),
+            ("[tls]", "[tls]\nclient_certificate = \"optional\"", "tls.client_certificate"),
+            ("[tls]", "[tls]\nclient_certificate = \"maybe\"", "maybe"),
+            ("[tls]", "listen_unix = \"run/sso.sock\"\n[tls]", "listen_unix"),
+            ("[initial]", "[[identity.unix]]\ndomain = \"HOST\"\n[initial]", "listen_unix"),
+            ("[tls]", "listen_unix_mode = 0o1777\n[tls]", "listen_unix_mode"),
             ("[database]", "[database]\npassword = 'x'", "password"),
+            (
+                "[database]",
+                "[assertion]\nissuer = 'x'\naudiences = []\n[database]",
+                "assertion.audiences",
+            ),
         ] {
             let text = GOOD.replace(from, to);
             assert_ne!(text, GOOD);

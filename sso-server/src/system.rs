@@ -8,18 +8,23 @@ use time::{Duration, OffsetDateTime};
 
 use crate::{
     access::{Access, Action, Call},
+    announce,
     audit::{Audit, Subject},
     changes::{Change, Changes},
     error::Error,
+    identity::Identity,
     master::{MasterSecret, MasterStatus},
-    model::{Accounts, GlobalInfo, ServerEntry},
+    model::{Account, Accounts, GlobalInfo, ServerEntry, ServerSettings},
     storage::{Storage, Transaction},
+    tickets,
 };
 
 /// A server that has not reported for longer is shown as offline.
 const ONLINE: Duration = Duration::seconds(30);
 /// Changes kept for servers that were away for a moment; the rest is pruned.
 const CHANGES_KEPT: u32 = 100_000;
+/// How often a report forgets some redeemed tickets at the most.
+const PRUNINGS: u32 = 10;
 
 /// What is to change; `None` keeps.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +43,29 @@ pub struct GlobalInfoChange {
     pub ticket_timeout: Option<u32>,
     /// Minutes.
     pub credential_cache_timeout: Option<u32>,
+    /// Tickets may be issued and redeemed.
+    pub tickets_allowed: Option<bool>,
+    /// Tickets are validated everywhere.
+    pub tickets_validated: Option<bool>,
+    /// External users may log on.
+    pub host_initiated_allowed: Option<bool>,
+    /// Believed about senders.
+    pub trusted_hosts: Option<Accounts>,
+    /// Read every configuration.
+    pub configuration_readers: Option<Accounts>,
+    /// Read every audit record.
+    pub auditors: Option<Accounts>,
+}
+
+/// What is to change of the settings of one server; `None` keeps.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ServerSettingsChange {
+    /// 0 to 3.
+    pub positive_audit_level: Option<u8>,
+    /// 0 to 3.
+    pub negative_audit_level: Option<u8>,
+    /// Serve look-ups to other machines.
+    pub remote_lookup: Option<bool>,
 }
 
 /// The state of this server.
@@ -63,6 +91,18 @@ pub struct ServerStatus {
     pub sso_administrator: bool,
     /// The caller is an affiliate administrator.
     pub affiliate_administrator: bool,
+    /// The caller reads every configuration.
+    pub configuration_reader: bool,
+    /// The caller reads every audit record.
+    pub auditor: bool,
+    /// The caller is believed about senders.
+    pub trusted_host: bool,
+    /// What an administrator set for this server.
+    pub settings: ServerSettings,
+    /// Tickets may be issued and redeemed.
+    pub tickets_allowed: bool,
+    /// External users may log on.
+    pub host_initiated_allowed: bool,
 }
 
 /// What does not change while a server runs.
@@ -91,6 +131,8 @@ pub struct System {
     pub changes: Changes,
     /// Holds the keys.
     pub master: Arc<MasterSecret>,
+    /// Knows the groups.
+    pub identity: Arc<Identity>,
     /// Tells the time.
     pub clock: Clock,
     /// This server.
@@ -112,7 +154,8 @@ impl System {
     /// SSO administrator cannot lock themselves out (ESSO.md 2.1).
     ///
     /// # Errors
-    /// `NOT_SSO_ADMINISTRATOR`, `SYSTEM_NOT_DISABLED`, `CALLER_NOT_IN_ACCOUNTS`, `OUT_OF_RANGE`.
+    /// `NOT_SSO_ADMINISTRATOR`, `SYSTEM_NOT_DISABLED`, `CALLER_NOT_IN_ACCOUNTS`,
+    /// `INDIVIDUAL_FOR_INDIVIDUAL`, `OUT_OF_RANGE`.
     pub async fn update(&self, call: &Call, change: GlobalInfoChange) -> Result<GlobalInfo, Error> {
         self.access.require(call, Action::SystemUpdate)?;
         let mut transaction = self.storage.begin().await?;
@@ -126,16 +169,8 @@ impl System {
                 "administrator accounts change only while the system is disabled; run `sso system disable` first",
             ));
         }
-        if let Some(accounts) = &change.sso_administrators
-            && !call.caller.is_in(accounts)
-        {
-            return Err(Error::new(
-                Reason::CallerNotInAccounts,
-                format!(
-                    "{} would not be an SSO administrator any more; name a group you are in",
-                    call.caller.account
-                ),
-            ));
+        if let Some(accounts) = &change.sso_administrators {
+            self.require_succession(call, &before.sso_administrators, accounts)?;
         }
         let (after, parts) = changed(&before, change);
         after.check()?;
@@ -145,6 +180,9 @@ impl System {
         transaction.update_system(&after, self.clock.now()).await?;
         let detail = parts.join(", ");
         self.commit(transaction, call, Action::SystemUpdate, &detail, after.clone()).await?;
+        if accounts_change {
+            announce::individuals(&after, |account| self.identity.is_group(account));
+        }
         Ok(after)
     }
 
@@ -166,12 +204,121 @@ impl System {
         self.commit(transaction, call, action, "", global).await
     }
 
+    /// Refuses SSO administrators without the caller, and an individual account in the place of
+    /// another: a name that moves from person to person takes its role along (ESSO.md 2.1).
+    fn require_succession(
+        &self,
+        call: &Call,
+        before: &Accounts,
+        after: &Accounts,
+    ) -> Result<(), Error> {
+        let caller = &call.caller;
+        if !caller.is_in(after) {
+            let message = format!(
+                "{} would not be an SSO administrator any more; name a group you are in",
+                caller.account
+            );
+            return Err(Error::new(Reason::CallerNotInAccounts, message));
+        }
+        let is_new = |account: &Account| before.iter().all(|other| other != account);
+        if !after.iter().any(is_new) {
+            return Ok(());
+        }
+        let stays = |account: &Account| {
+            let own = *account == caller.account && caller.is_in(after);
+            own || self.identity.as_known(account).is_some_and(|known| known.is_in(after))
+        };
+        let replaced = before.iter().find(|it| !self.identity.is_group(it) && !stays(it));
+        replaced.map_or(Ok(()), |account| {
+            let message = format!(
+                "{account} is an individual SSO administrator: only a group that it is in takes its place"
+            );
+            Err(Error::new(Reason::IndividualForIndividual, message))
+        })
+    }
+
+    /// The settings of the server of this name, and its name; an empty one is this server's.
+    ///
+    /// # Errors
+    /// `NOT_SSO_ADMINISTRATOR`, `SERVER_NOT_FOUND`.
+    pub async fn server_settings(
+        &self,
+        call: &Call,
+        server: &str,
+    ) -> Result<(String, ServerSettings), Error> {
+        self.access.require(call, Action::ServerSettingsRead)?;
+        let server = self.known_server(server).await?;
+        let settings = self.storage.server_settings(&server).await?;
+        Ok((server, settings))
+    }
+
+    /// Changes the settings of one server, which follows within one poll.
+    ///
+    /// # Errors
+    /// `NOT_SSO_ADMINISTRATOR`, `SERVER_NOT_FOUND`, `OUT_OF_RANGE`.
+    pub async fn update_server_settings(
+        &self,
+        call: &Call,
+        server: &str,
+        change: ServerSettingsChange,
+    ) -> Result<(String, ServerSettings), Error> {
+        self.access.require(call, Action::ServerSettingsUpdate)?;
+        let server = self.known_server(server).await?;
+        let mut transaction = self.storage.begin().await?;
+        let system = transaction.lock_system().await?.ok_or_else(missing)?;
+        require_still(call, &system.global)?;
+        let before = transaction.lock_server_settings(&server).await?;
+        let after = ServerSettings {
+            positive_audit_level: change
+                .positive_audit_level
+                .unwrap_or(before.positive_audit_level),
+            negative_audit_level: change
+                .negative_audit_level
+                .unwrap_or(before.negative_audit_level),
+            remote_lookup: change.remote_lookup.unwrap_or(before.remote_lookup),
+        };
+        after.check()?;
+        if after == before {
+            return Ok((server, before));
+        }
+        let now = self.clock.now();
+        transaction.write_server_settings(&server, &after, now).await?;
+        let detail = format!(
+            "audit levels {} {}, remote look-up {}",
+            after.positive_audit_level,
+            after.negative_audit_level,
+            if after.remote_lookup { "yes" } else { "no" }
+        );
+        let subject = Subject { object: &server, detail: &detail, ..Subject::default() };
+        let action = Action::ServerSettingsUpdate;
+        self.audit.record(&mut transaction, call, action, subject).await?;
+        transaction.insert_change(Change::System, now).await?;
+        transaction.commit().await?;
+        self.changes.wake();
+        Ok((server, after))
+    }
+
+    /// The name of a server that has reported itself; an empty one is this server's.
+    async fn known_server(&self, server: &str) -> Result<String, Error> {
+        if server.is_empty() || server == self.facts.name {
+            return Ok(self.facts.name.clone());
+        }
+        let servers = self.storage.servers().await?;
+        let known = servers.into_iter().find(|entry| entry.name == server);
+        known.map(|entry| entry.name).ok_or_else(|| {
+            let shown: String = server.chars().filter(|c| !c.is_control()).take(64).collect();
+            let message = format!("there is no server \"{shown}\"; `sso server list` shows them");
+            Error::new(Reason::ServerNotFound, message)
+        })
+    }
+
     /// The state of this server. Asks nothing of the database, so that it answers when that is away.
     ///
     /// # Errors
     /// None at present; every authenticated caller may ask.
     pub fn status(&self, call: &Call) -> Result<ServerStatus, Error> {
         self.access.require(call, Action::ServerStatus)?;
+        let global = self.access.global();
         Ok(ServerStatus {
             server: self.facts.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -179,10 +326,16 @@ impl System {
             now: self.clock.now(),
             database: self.storage.dialect().as_str(),
             schema_version: self.facts.schema_version,
-            enabled: self.access.global().enabled,
+            enabled: global.enabled,
             master: self.master.status(),
             sso_administrator: self.access.is_sso_administrator(&call.caller),
             affiliate_administrator: self.access.is_affiliate_administrator(&call.caller),
+            configuration_reader: self.access.is_configuration_reader(&call.caller),
+            auditor: self.access.is_auditor(&call.caller),
+            trusted_host: self.access.is_trusted_host(&call.caller),
+            settings: self.access.server_settings(),
+            tickets_allowed: global.tickets_allowed,
+            host_initiated_allowed: global.host_initiated_allowed,
         })
     }
 
@@ -202,7 +355,7 @@ impl System {
     }
 
     /// Writes the row of this server, so that [`Self::servers`] of every server shows it, and prunes
-    /// the news that everybody has read.
+    /// the news that everybody has read and redeemed tickets that have ended.
     ///
     /// # Errors
     /// As the storage.
@@ -218,6 +371,12 @@ impl System {
         let mut transaction = self.storage.begin().await?;
         transaction.report_server(&entry).await?;
         transaction.prune_changes(CHANGES_KEPT).await?;
+        let forgotten = self.clock.now() - tickets::REMEMBERED;
+        for _ in 0..PRUNINGS {
+            if transaction.prune_redeemed_tickets(forgotten).await? == 0 {
+                break;
+            }
+        }
         transaction.commit().await?;
         Ok(())
     }
@@ -234,6 +393,7 @@ impl System {
         self.audit.record(&mut transaction, call, action, subject).await?;
         transaction.insert_change(Change::System, self.clock.now()).await?;
         transaction.commit().await?;
+        announce::system(call, &self.access.global(), &global);
         self.access.adopt(global);
         self.changes.wake();
         Ok(())
@@ -266,6 +426,9 @@ fn changed(before: &GlobalInfo, change: GlobalInfoChange) -> (GlobalInfo, Vec<&'
             change.affiliate_administrators,
             &mut after.affiliate_administrators,
         ),
+        ("trusted_hosts", change.trusted_hosts, &mut after.trusted_hosts),
+        ("configuration_readers", change.configuration_readers, &mut after.configuration_readers),
+        ("auditors", change.auditors, &mut after.auditors),
     ];
     for (part, given, place) in accounts {
         // The case of an account is worth a change, too.
@@ -300,6 +463,21 @@ fn changed(before: &GlobalInfo, change: GlobalInfoChange) -> (GlobalInfo, Vec<&'
     for (part, given, place) in numbers {
         if let Some(number) = given.filter(|number| number != place) {
             *place = number;
+            parts.push(part);
+        }
+    }
+    let switches = [
+        ("tickets_allowed", change.tickets_allowed, &mut after.tickets_allowed),
+        ("tickets_validated", change.tickets_validated, &mut after.tickets_validated),
+        (
+            "host_initiated_allowed",
+            change.host_initiated_allowed,
+            &mut after.host_initiated_allowed,
+        ),
+    ];
+    for (part, given, place) in switches {
+        if let Some(on) = given.filter(|on| on != place) {
+            *place = on;
             parts.push(part);
         }
     }

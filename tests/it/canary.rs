@@ -1,7 +1,7 @@
 //! Promise 1: a marker in every secret field of every message, then everything that the processes
 //! leave behind is searched for it.
 
-use std::{fs, process::Output};
+use std::{collections::HashSet, fs, process::Output};
 
 use base64::{
     Engine as _,
@@ -91,53 +91,163 @@ fn no_secret_is_left_in_anything_the_processes_leave_behind() {
         let output = system.sso_with_input("app-admin", &stale, &both);
         assert_clean("standard error of a refusal", &output.stderr);
 
-        for (name, pid) in [("server", system.server(1).id()), ("master", system.master().id())] {
-            for file in ["cmdline", "environ"] {
-                let content = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-                assert_clean(&format!("{file} of the {name}"), &content);
-            }
-        }
-        let operations = system.server(1).operations();
-        for path in ["metrics", "readyz"] {
-            let content = http_get(operations, path);
-            assert!(!content.is_empty());
-            assert_clean(path, &content);
-        }
         let audit = system.sso_ok("admin", &["audit", "list", "--output", "json"]);
         assert!(audit.contains("configuration.reveal"));
-        assert_clean("the audit", audit.as_bytes());
-        for table in [
-            "system",
-            "applications",
-            "application_accounts",
-            "fields",
-            "configurations",
-            "configuration_revisions",
-            "audit",
-            "changes",
-            "servers",
-        ] {
-            assert_clean(&format!("table {table}"), &dump(system, table));
-        }
-        system.stop_server(1);
-        system.stop_master();
-        let files = system.files();
-        assert!(files.iter().any(|(path, _)| path.ends_with("sso-server-1.log")));
-        for (path, content) in &files {
-            assert_clean(&path.display().to_string(), content);
-        }
-        // What unlocks the master secret and its backup stands in one file each.
-        for own in ["master.passphrase", "backup.passphrase"] {
-            let passphrase = fs::read_to_string(system.folder().join(own)).expect("a passphrase");
-            for (path, content) in files.iter().filter(|(path, _)| !path.ends_with(own)) {
-                assert!(!holds(content, passphrase.trim()), "{} holds {own}", path.display());
-            }
-        }
+        search(system, &HashSet::from([MARKER.to_owned()]));
     });
 }
 
+/// Credentials, tickets, tokens and assertions: what an answer gives is a secret as well.
+#[test]
+fn no_credential_ticket_or_token_is_left_in_anything_the_processes_leave_behind() {
+    on_each_database(|system, runtime| {
+        let mut secrets = HashSet::from([MARKER.to_owned()]);
+        runtime.block_on(async {
+            use sso_client::{LogonRequest, MappingKey, NewMapping, SecretText, v1};
+            let secret = || vec![SecretText::new(format!("{MARKER}-password"))];
+            let (admin, user) = (system.client("admin"), system.client("user"));
+            let (administrator, host) = (system.client("app-admin"), system.client("host"));
+            let on = v1::GlobalInfo {
+                tickets_allowed: true,
+                host_initiated_allowed: true,
+                ..Default::default()
+            };
+            let paths = ["tickets_allowed", "host_initiated_allowed"];
+            admin.system().update(on, &paths).await.expect("switched on");
+            let field = |ordinal, label: &str| v1::Field {
+                ordinal,
+                label: label.into(),
+                masked: ordinal > 0,
+                ..Default::default()
+            };
+            let application = v1::Application {
+                name: "Canary".into(),
+                r#type: v1::ApplicationType::Individual.into(),
+                user_accounts: vec!["DEV\\Application Users".into()],
+                administrator_accounts: vec![
+                    "DEV\\Application Administrators".into(),
+                    "DEV\\Integration Hosts".into(),
+                ],
+                fields: vec![field(0, "User"), field(1, "Password")],
+                enabled: true,
+                allow_tickets: Some(true),
+                host_initiated: Some(true),
+                ..Default::default()
+            };
+            admin.applications().create(application).await.expect("an application");
+            let mut mapping = NewMapping {
+                application: "Canary".into(),
+                account: "DEV\\user".into(),
+                external_user: "USR01".into(),
+                credentials: Some(secret()),
+                enable: true,
+            };
+            administrator.mappings().create(&mapping).await.expect("a mapping");
+            administrator.mappings().create(&mapping).await.expect_err("it exists");
+            mapping.account = "DEV\\nobody".into();
+            let batch = [mapping];
+            administrator.mappings().create_batch(&batch, false).await.expect("outcomes");
+            let own = MappingKey::own("Canary");
+            user.mappings().set_credentials(&own, &secret(), None).await.expect("set");
+            let two = [secret(), secret()].concat();
+            user.mappings().set_credentials(&own, &two, None).await.expect_err("one too many");
+            host.mappings()
+                .set_credentials(&MappingKey::own("Nowhere"), &two, None)
+                .await
+                .expect_err("nowhere");
+            let found = user.lookup().credentials("Canary", true).await.expect("credentials");
+            assert!(found.values[0].expose().contains(MARKER), "the search below can fail");
+
+            // A ticket is as good as the credentials it is redeemed for.
+            let issued = user.tickets().issue(None, None).await.expect("a ticket").ticket;
+            secrets.insert(issued.expose().to_owned());
+            let tickets = host.tickets();
+            tickets.redeem("Canary", &issued, Some("DEV\\user"), false).await.expect("redeemed");
+            tickets.redeem("Canary", &issued, Some("DEV\\host"), false).await.expect_err("sender");
+            tickets.redeem("Nowhere", &issued, None, false).await.expect_err("nowhere");
+            user.tickets().inspect(&issued).await.expect("its own");
+            administrator.tickets().inspect(&issued).await.expect_err("of another");
+            let token = SecretText::new(format!("eyJhbGciOiJFUzI1NiJ9.{MARKER}.{MARKER}"));
+            host.tickets().issue(None, Some(&token)).await.expect_err("no token");
+            user.tickets().issue(None, Some(&token)).await.expect_err("no trusted host");
+            let broken = SecretText::new(format!("sso1.{MARKER}"));
+            tickets.redeem("Canary", &broken, None, false).await.expect_err("no ticket");
+
+            let mut logon = LogonRequest {
+                application: "Canary".into(),
+                external_user: "USR01".into(),
+                credentials: Some(secret()),
+                ..Default::default()
+            };
+            let lookup = administrator.lookup();
+            let done = lookup.logon_external_user(&logon).await.expect("logged on");
+            let given = [done.ticket, done.assertion];
+            secrets.extend(given.into_iter().flatten().map(|it| it.expose().to_owned()));
+            logon.credentials = Some(vec![SecretText::new(format!("{MARKER}-wrong"))]);
+            lookup.logon_external_user(&logon).await.expect_err("wrong credentials");
+        });
+        let audit = system.sso_ok("admin", &["audit", "list", "--output", "json"]);
+        for action in ["credentials.reveal", "ticket.issue", "ticket.redeem", "credentials.logon"] {
+            assert!(audit.contains(action), "{action}");
+        }
+        search(system, &secrets);
+    });
+}
+
+/// Searches everything that a system leaves behind, running and stopped, for each of the secrets.
+fn search(system: &mut System, secrets: &HashSet<String>) {
+    let assert_clean = |what: &str, content: &[u8]| {
+        assert!(!secrets.iter().any(|secret| holds(content, secret)), "{what} holds a secret");
+    };
+    for (name, pid) in [("server", system.server(1).id()), ("master", system.master().id())] {
+        for file in ["cmdline", "environ"] {
+            let content = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            assert_clean(&format!("{file} of the {name}"), &content);
+        }
+    }
+    let operations = system.server(1).operations();
+    for path in ["metrics", "readyz"] {
+        let content = http_get(operations, path);
+        assert!(!content.is_empty());
+        assert_clean(path, &content);
+    }
+    let audit = system.sso_ok("admin", &["audit", "list", "--output", "json"]);
+    assert_clean("the audit", audit.as_bytes());
+    for table in [
+        "system",
+        "applications",
+        "application_accounts",
+        "fields",
+        "configurations",
+        "configuration_revisions",
+        "mappings",
+        "redeemed_tickets",
+        "principals",
+        "server_settings",
+        "audit",
+        "changes",
+        "servers",
+    ] {
+        assert_clean(&format!("table {table}"), &dump(system, table));
+    }
+    system.stop_server(1);
+    system.stop_master();
+    let files = system.files();
+    assert!(files.iter().any(|(path, _)| path.ends_with("sso-server-1.log")));
+    for (path, content) in &files {
+        assert_clean(&path.display().to_string(), content);
+    }
+    // What unlocks the master secret and its backup stands in one file each.
+    for own in ["master.passphrase", "backup.passphrase"] {
+        let passphrase = fs::read_to_string(system.folder().join(own)).expect("a passphrase");
+        for (path, content) in files.iter().filter(|(path, _)| !path.ends_with(own)) {
+            assert!(!holds(content, passphrase.trim()), "{} holds {own}", path.display());
+        }
+    }
+}
+
 /// The answer to `GET /PATH` of the operations listener.
-fn http_get(address: std::net::SocketAddr, path: &str) -> Vec<u8> {
+pub(crate) fn http_get(address: std::net::SocketAddr, path: &str) -> Vec<u8> {
     use std::io::{Read as _, Write as _};
     let mut socket = std::net::TcpStream::connect(address).expect("the operations listener");
     write!(socket, "GET /{path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("sent");

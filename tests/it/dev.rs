@@ -185,3 +185,15 @@ fn the_tour_of_the_readme_goes_to_its_end() {
     assert!(stdout.contains("That was the tour."), "{stdout}");
     assert!(stdout.contains("REVISION_STALE"), "{stdout}");
 }
+
+#[test]
+fn the_story_of_single_sign_on_goes_to_its_end() {
+    let story = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/single-sign-on.sh");
+    let output = dev().arg("--").arg(story).output().expect("sso dev runs");
+    assert!(output.status.success(), "{}", text(&output));
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(stdout.contains("That was single sign-on."), "{stdout}");
+    for identity in [r"issued to DEV\user", r"sender is DEV\app-admin", "TICKET_SENDER_MISMATCH"] {
+        assert!(stdout.contains(identity), "{identity}: {stdout}");
+    }
+}

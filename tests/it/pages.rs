@@ -5,7 +5,7 @@ use std::{fmt::Write as _, fs, path::Path};
 use sso_proto::Reason;
 
 #[expect(clippy::disallowed_methods, reason = "an order to this test, not a setting of a program")]
-fn is_up_to_date(page: &str, text: &str) {
+pub(crate) fn is_up_to_date(page: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(page);
     if std::env::var_os("SSO_WRITE_DOCS").is_some() {
         fs::write(&path, text).expect("the page written");
@@ -60,6 +60,36 @@ fn the_tests_of_the_threat_model_exist() {
     assert!(named > 40, "only {named} tests are named");
 }
 
+/// Every row of the parity list is there once and says what it may say; its tests exist.
+#[test]
+fn parity() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let page = fs::read_to_string(root.join("docs/parity.md")).expect("the page");
+    let (list, _) = page.split_once("\n## ").expect("the list, then the choices");
+    let sources = crate::house::sources("");
+    let mut expected = 1..=148;
+    let rows = list.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| #"));
+    for row in rows {
+        let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [number, feature, state, _, proof, note] = cells[..] else {
+            panic!("six cells are needed: {row}");
+        };
+        assert_eq!(number.parse().ok(), expected.next(), "{row}");
+        assert!(!feature.is_empty(), "{row}");
+        let tests: Vec<_> = proof.split('`').skip(1).step_by(2).collect();
+        match state {
+            "done" => assert!(!tests.is_empty(), "done without a test: {row}"),
+            "partly" | "replaced" | "not planned" => assert!(!note.is_empty(), "no note: {row}"),
+            "planned" => assert!(tests.is_empty(), "proved already? {row}"),
+            other => panic!("{other} is no state: {row}"),
+        }
+        for test in tests {
+            assert!(sources.iter().any(|source| source.has_test(test)), "no test {test}: {row}");
+        }
+    }
+    assert_eq!(expected.next(), None, "the list ends too early");
+}
+
 /// As the specification of gRPC writes it.
 fn status_name(code: tonic::Code) -> String {
     let mut name = String::new();
@@ -70,6 +100,16 @@ fn status_name(code: tonic::Code) -> String {
         name.push(letter.to_ascii_uppercase());
     }
     name
+}
+
+/// The status of a refusal; a warning has none.
+pub(crate) fn status_of(reason: Reason) -> String {
+    let code = reason.code();
+    if code == tonic::Code::Ok {
+        "(warning)".to_owned()
+    } else {
+        format!("`{}`", status_name(code))
+    }
 }
 
 #[test]
@@ -83,14 +123,60 @@ fn errors() {
     );
     for reason in Reason::ALL {
         let event = reason.event().map(|event| event.to_string()).unwrap_or_default();
-        let code = reason.code();
-        let status = if code == tonic::Code::Ok {
-            "(warning)".to_owned()
-        } else {
-            format!("`{}`", status_name(code))
-        };
-        let summary = reason.summary();
+        let (status, summary) = (status_of(*reason), reason.summary());
         let _ = writeln!(text, "| `{}` | {status} | {event} | {summary} |", reason.as_str());
     }
     is_up_to_date("errors.md", &text);
+}
+
+/// The text in front of the table of `docs/compat.md`.
+const COMPAT: &str = "\
+# The tools of the reference product
+
+`ssomanage`, `ssoconfig`, `ssoclient` and `ssops` are other front doors to what `sso` does, for scripts that exist. They are
+the same program under other names:
+
+```sh
+sso compat install ~/.local/bin         # makes four links named after the tools
+ssomanage -listapps all
+sso compat ssomanage -listapps all      # the same without a link
+```
+
+* A switch starts with a hyphen or a slash, in any case. `-help` lists the switches, `-SWITCH -help` tells about one.
+* The first line of standard output is the server in use, `Using SSO server on this computer` or `Using SSO server: URL`; the
+  last one of what succeeded is `The operation completed successfully.` Errors and warnings go to standard error; an error has
+  the number that the reference product gives for the same thing, the stable reason of [errors.md](errors.md) and the id of the
+  request: `Error code: 0xC0002A05, MAPPING_NOT_FOUND, request …`.
+* Exit codes are those of `sso`: 0 done, 1 refused, 2 wrong switch, argument or file, 64 settings, 69 unavailable, 77 denied.
+* Who calls comes from a profile or the `SSO_…` variables, as for `sso`. Where the server is comes from there too; where they do
+  not say it, from `ssomanage -server` (kept in `$XDG_CONFIG_HOME/sso/server`, else `~/.config/sso/server`), then from
+  `ssomanage -serverall` (`/etc/sso/server`, or below the folder that `SSO_MACHINE_CONFIG` names).
+* `-setcredentials` asks on a terminal without showing the answers. Without a terminal it reads lines from standard input: the
+  external user first, if the mapping is missing, then one value for each field from field 1 on. Secrets never stand in
+  arguments.
+* A file of mappings may have 64 MiB, others 4 MiB. Every element of a file has an outcome of its own: what is refused is
+  reported with its line, the rest goes on, and the exit code is 1.
+
+Every switch of the four manuals, from `sso compat list`:
+
+| tool | switch | state | what it does |
+|---|---|---|---|
+";
+
+#[test]
+fn compat() {
+    let program = sso_tests::system::programs().client;
+    let output = std::process::Command::new(program)
+        .args(["compat", "list", "--output", "json"])
+        .output()
+        .expect("sso runs");
+    let list: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a document");
+    let mut text = COMPAT.to_owned();
+    for one in list["switches"].as_array().expect("a list") {
+        let cell = |key: &str| one[key].as_str().expect("a text").replace('|', "\\|");
+        let (tool, switch) = (cell("tool"), cell("switch"));
+        let (state, summary) = (cell("state"), cell("summary"));
+        let _ = writeln!(text, "| {tool} | `{switch}` | {state} | {summary} |");
+    }
+    is_up_to_date("compat.md", &text);
 }

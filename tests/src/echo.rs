@@ -79,6 +79,7 @@ pub async fn serve(certificate: &Path, key: &Path, ca: &Path) {
         ca: ca.to_owned(),
         crl: None,
         allow_development: true,
+        client_certificate: sso_core::tls::ClientCertificate::Required,
     };
     let tls = TlsReloader::load(&settings).expect("TLS settings");
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");

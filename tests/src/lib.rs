@@ -10,6 +10,7 @@
 pub mod echo;
 pub mod everywhere;
 pub mod load;
+pub mod oidc;
 pub mod postgres;
 pub mod raw;
 pub mod system;

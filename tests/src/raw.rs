@@ -34,6 +34,7 @@ pub fn channel(system: &System, number: usize, name: &str) -> Channel {
         ca: installation.tls_file("ca.crt"),
         crl: None,
         allow_development: true,
+        client_certificate: sso_core::tls::ClientCertificate::Required,
     };
     let tls = ClientTls::load(&settings).expect("certificates");
     let address = installation.server_address(number).expect("a server");

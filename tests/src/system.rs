@@ -203,12 +203,18 @@ impl System {
     /// that names another system.
     #[must_use]
     pub fn command(&self, profile: &str) -> Command {
-        let mut command = Command::new(&self.installation.programs().client);
+        self.command_of(&self.installation.programs().client, profile)
+    }
+
+    /// As [`System::command`], for another program that is a client of this system.
+    #[must_use]
+    pub fn command_of(&self, program: &Path, profile: &str) -> Command {
+        let mut command = Command::new(program);
         command
             .env("SSO_CONFIG", self.installation.profiles())
             .env("SSO_PROFILE", profile)
             .env("RUST_BACKTRACE", "0");
-        for name in ["SSO_ADDR", "SSO_CA", "SSO_CRL", "SSO_CERT", "SSO_KEY"] {
+        for name in ["SSO_ADDR", "SSO_CA", "SSO_CRL", "SSO_CERT", "SSO_KEY", "SSO_TOKEN_FILE"] {
             command.env_remove(name);
         }
         command

@@ -197,7 +197,12 @@ mod tests {
     #[test]
     fn masked_fields_are_refused_with_the_right_way() {
         let application = v1::Application {
-            fields: vec![v1::Field { ordinal: 1, label: "ApiKey".into(), masked: true }],
+            fields: vec![v1::Field {
+                ordinal: 1,
+                label: "ApiKey".into(),
+                masked: true,
+                ..Default::default()
+            }],
             ..Default::default()
         };
         assert!(require_unmasked(&application, &["Url".into()]).is_ok());

@@ -1,11 +1,13 @@
 //! `sso server`: the servers that share the database.
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use serde::Serialize;
+use sso_client::v1::ServerSettings;
 
 use super::{
     Service,
-    shown::{master_secret_state, or_dash, time, time_cell},
+    app::parse_yes,
+    shown::{master_secret_state, or_dash, time, time_cell, yes},
 };
 use crate::{failure::Failure, output::Output};
 
@@ -13,6 +15,38 @@ use crate::{failure::Failure, output::Output};
 pub(crate) enum ServerCommand {
     /// List the servers of the system, with the state of their keys
     List,
+    /// Show the settings of a server that are kept in the database
+    Show {
+        /// Name of the server [default: the one that answers]
+        #[arg(value_name = "NAME", default_value = "", hide_default_value = true)]
+        name: String,
+    },
+    /// Change the settings of a server; it follows within one poll
+    Set(SetArgs),
+    /// Print the public keys of assertions as a JSON Web Key Set
+    AssertionKeys,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Only what is given is changed.
+
+Examples:
+  sso server set sso-server-1 --positive-audit-level 2
+  sso server set sso-server-1 --remote-lookup no")]
+pub(crate) struct SetArgs {
+    /// Name of the server
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// What is logged of requests that are done: 0 nothing, 1 changes, 2 also reveals, 3 everything
+    #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(u32).range(..=3))]
+    positive_audit_level: Option<u32>,
+    /// What is logged of requests that are refused: 0 nothing, 1 denials, 2 also refusals, 3 everything
+    #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(u32).range(..=3))]
+    negative_audit_level: Option<u32>,
+    /// Run-time look-ups are served to callers on other machines
+    #[arg(long, value_name = "yes|no", value_parser = parse_yes)]
+    remote_lookup: Option<bool>,
 }
 
 #[derive(Debug, Serialize)]
@@ -31,12 +65,76 @@ struct ServerDocument {
     last_seen_at: Option<String>,
 }
 
+#[derive(Debug, Serialize)]
+struct SettingsDocument<'a> {
+    name: &'a str,
+    positive_audit_level: u32,
+    negative_audit_level: u32,
+    remote_lookup: bool,
+}
+
 pub(crate) async fn run(
     command: ServerCommand,
     service: &Service<'_>,
     output: &Output,
 ) -> Result<(), Failure> {
-    let ServerCommand::List = command;
+    match command {
+        ServerCommand::List => list(service, output).await,
+        ServerCommand::Show { name } => {
+            let (name, settings) = service.connect()?.system().server_settings(&name).await?;
+            show(&name, &settings, output)
+        }
+        ServerCommand::Set(args) => {
+            let (settings, paths) = changes(&args)?;
+            let system = service.connect()?.system();
+            let answer = system.update_server_settings(&args.name, settings, &paths).await?;
+            show(&answer.0, &answer.1, output)
+        }
+        ServerCommand::AssertionKeys => {
+            output.line(&service.connect()?.lookup().assertion_keys().await?)
+        }
+    }
+}
+
+/// The message and the paths of what it changes.
+fn changes(args: &SetArgs) -> Result<(ServerSettings, Vec<&'static str>), Failure> {
+    let paths: Vec<_> = [
+        ("positive_audit_level", args.positive_audit_level.is_some()),
+        ("negative_audit_level", args.negative_audit_level.is_some()),
+        ("remote_lookup", args.remote_lookup.is_some()),
+    ]
+    .into_iter()
+    .filter_map(|(path, given)| given.then_some(path))
+    .collect();
+    if paths.is_empty() {
+        return Err(Failure::usage_hint("nothing to change", "see sso server set --help"));
+    }
+    let settings = ServerSettings {
+        positive_audit_level: args.positive_audit_level.unwrap_or_default(),
+        negative_audit_level: args.negative_audit_level.unwrap_or_default(),
+        remote_lookup: args.remote_lookup.unwrap_or_default(),
+    };
+    Ok((settings, paths))
+}
+
+fn show(name: &str, settings: &ServerSettings, output: &Output) -> Result<(), Failure> {
+    let document = SettingsDocument {
+        name,
+        positive_audit_level: settings.positive_audit_level,
+        negative_audit_level: settings.negative_audit_level,
+        remote_lookup: settings.remote_lookup,
+    };
+    output.document(&document, |output| {
+        output.pairs(vec![
+            ("server", name.to_owned()),
+            ("positive audit level", settings.positive_audit_level.to_string()),
+            ("negative audit level", settings.negative_audit_level.to_string()),
+            ("remote look-ups", yes(settings.remote_lookup)),
+        ])
+    })
+}
+
+async fn list(service: &Service<'_>, output: &Output) -> Result<(), Failure> {
     let servers = service.connect()?.system().servers().await?;
     let rows: Vec<_> = servers
         .iter()
@@ -65,4 +163,23 @@ pub(crate) async fn run(
         let header = ["NAME", "ADDRESS", "VERSION", "STATE", "KEYS", "STARTED", "LAST SEEN"];
         output.table(&header, rows)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_given_is_in_the_mask() {
+        let mut args = SetArgs {
+            name: "a".into(),
+            positive_audit_level: None,
+            negative_audit_level: None,
+            remote_lookup: Some(false),
+        };
+        let (settings, paths) = changes(&args).unwrap();
+        assert_eq!((settings.remote_lookup, paths), (false, vec!["remote_lookup"]));
+        args.remote_lookup = None;
+        assert_eq!(changes(&args).unwrap_err().exit_code(), 2);
+    }
 }

@@ -19,8 +19,18 @@ struct StatusDocument {
     database: String,
     schema_version: u32,
     system_enabled: bool,
+    tickets_allowed: bool,
+    host_initiated_allowed: bool,
+    settings: SettingsDocument,
     master_secret: MasterSecretDocument,
     caller: CallerDocument,
+}
+
+#[derive(Debug, Serialize)]
+struct SettingsDocument {
+    positive_audit_level: u32,
+    negative_audit_level: u32,
+    remote_lookup: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -47,6 +57,10 @@ struct CallerDocument {
     groups: Vec<String>,
     sso_administrator: bool,
     affiliate_administrator: bool,
+    configuration_reader: bool,
+    auditor: bool,
+    trusted_host: bool,
+    source: String,
 }
 
 pub(crate) async fn run(service: &Service<'_>, output: &Output) -> Result<(), Failure> {
@@ -62,6 +76,7 @@ pub(crate) async fn run(service: &Service<'_>, output: &Output) -> Result<(), Fa
 
 fn document(status: GetServerStatusResponse, address: &str) -> StatusDocument {
     let caller = status.caller.unwrap_or_default();
+    let settings = status.settings.unwrap_or_default();
     StatusDocument {
         server: status.server,
         address: address.to_owned(),
@@ -71,12 +86,23 @@ fn document(status: GetServerStatusResponse, address: &str) -> StatusDocument {
         database: status.database,
         schema_version: status.schema_version,
         system_enabled: status.system_enabled,
+        tickets_allowed: status.tickets_allowed,
+        host_initiated_allowed: status.host_initiated_allowed,
+        settings: SettingsDocument {
+            positive_audit_level: settings.positive_audit_level,
+            negative_audit_level: settings.negative_audit_level,
+            remote_lookup: settings.remote_lookup,
+        },
         master_secret: master_secret(status.master_secret.unwrap_or_default()),
         caller: CallerDocument {
             account: caller.account,
             groups: caller.groups,
             sso_administrator: caller.sso_administrator,
             affiliate_administrator: caller.affiliate_administrator,
+            configuration_reader: caller.configuration_reader,
+            auditor: caller.auditor,
+            trusted_host: caller.trusted_host,
+            source: caller.source,
         },
     }
 }
@@ -109,13 +135,8 @@ fn pairs(status: &StatusDocument) -> Vec<(&'static str, String)> {
         let active = if generation.active { " active" } else { "" };
         format!("{} ({}{active})", generation.generation, generation.fingerprint)
     });
-    let mut roles = Vec::new();
-    if caller.sso_administrator {
-        roles.push("SSO administrator");
-    }
-    if caller.affiliate_administrator {
-        roles.push("affiliate administrator");
-    }
+    let on = |on| if on { "on" } else { "off" }.to_owned();
+    let settings = &status.settings;
     let mut pairs = vec![
         ("server", status.server.clone()),
         ("address", status.address.clone()),
@@ -124,6 +145,16 @@ fn pairs(status: &StatusDocument) -> Vec<(&'static str, String)> {
         ("server time", at(&status.server_time)),
         ("database", format!("{}, schema {}", status.database, status.schema_version)),
         ("system", if status.system_enabled { "enabled" } else { "disabled" }.to_owned()),
+        ("tickets", on(status.tickets_allowed)),
+        ("host-initiated", on(status.host_initiated_allowed)),
+        ("remote look-ups", on(settings.remote_lookup)),
+        (
+            "audit levels",
+            format!(
+                "{} done, {} refused",
+                settings.positive_audit_level, settings.negative_audit_level
+            ),
+        ),
         ("master", or_dash(&secret.master)),
         ("master secret", secret.state.to_owned()),
         ("generations", or_dash(&generations.collect::<Vec<_>>().join(", "))),
@@ -135,9 +166,23 @@ fn pairs(status: &StatusDocument) -> Vec<(&'static str, String)> {
         pairs.push(("last error", error.clone()));
     }
     pairs.push(("you", caller.account.clone()));
+    pairs.push(("proved by", or_dash(&caller.source)));
     pairs.push(("your groups", or_dash(&caller.groups.join(", "))));
-    pairs.push(("your roles", or_dash(&roles.join(", "))));
+    pairs.push(("your roles", or_dash(&roles(caller).join(", "))));
     pairs
+}
+
+fn roles(caller: &CallerDocument) -> Vec<&'static str> {
+    [
+        ("SSO administrator", caller.sso_administrator),
+        ("affiliate administrator", caller.affiliate_administrator),
+        ("configuration reader", caller.configuration_reader),
+        ("auditor", caller.auditor),
+        ("trusted host", caller.trusted_host),
+    ]
+    .into_iter()
+    .filter_map(|(role, held)| held.then_some(role))
+    .collect()
 }
 
 #[cfg(test)]
@@ -165,8 +210,11 @@ mod tests {
             caller: Some(CallerStatus {
                 account: r"DEV\admin".into(),
                 sso_administrator: true,
+                trusted_host: true,
+                source: "token".into(),
                 ..Default::default()
             }),
+            tickets_allowed: true,
             ..Default::default()
         };
         let document = document(status, "https://a:1");
@@ -176,7 +224,10 @@ mod tests {
         assert_eq!(json["caller"]["account"], r"DEV\admin");
         let pairs = pairs(&document);
         assert!(pairs.contains(&("generations", "1 (9f2c active)".into())));
-        assert!(pairs.contains(&("your roles", "SSO administrator".into())));
+        assert!(pairs.contains(&("your roles", "SSO administrator, trusted host".into())));
+        assert!(pairs.contains(&("tickets", "on".into())));
+        assert!(pairs.contains(&("host-initiated", "off".into())));
+        assert!(pairs.contains(&("proved by", "token".into())));
         assert!(!pairs.iter().any(|(name, _)| *name == "last error"));
     }
 }

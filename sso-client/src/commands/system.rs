@@ -6,11 +6,13 @@ use clap::{Args, Subcommand, ValueHint};
 use serde::Serialize;
 use sso_client::{
     v1::GlobalInfo,
-    xml::{GlobalInfoUpdate, parse_global_info},
+    xml::{GlobalInfoUpdate, parse_global_info, write_global_info},
 };
 
 use super::{
-    Service, confirm, read_file,
+    Service,
+    app::{accounts, parse_yes},
+    confirm, read_file,
     shown::{or_dash, yes},
 };
 use crate::{failure::Failure, output::Output};
@@ -18,9 +20,16 @@ use crate::{failure::Failure, output::Output};
 #[derive(Debug, Subcommand)]
 pub(crate) enum SystemCommand {
     /// Show the global information
+    #[command(visible_alias = "show")]
     Info,
     /// Change the global information
     Update(UpdateArgs),
+    /// Write the global information as an XML file that update reads
+    Export {
+        /// File to write instead of standard output; an existing one is replaced
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        file: Option<PathBuf>,
+    },
     /// Enable the whole system
     Enable,
     /// Disable the whole system: everything but its administration is refused, data are kept
@@ -40,6 +49,7 @@ SSO administrator accounts. A file has the elements of the reference product:
 Examples:
   sso system update --file global-info.xml
   sso system update --ticket-timeout 10 --credential-cache-timeout 30
+  sso system update --tickets-allowed yes --trusted-hosts 'CORP\\Integration Hosts'
   sso system update --sso-administrators 'CORP\\SSO Administrators'")]
 pub(crate) struct UpdateArgs {
     /// XML file with a globalInfo element; only what it holds is changed
@@ -73,6 +83,53 @@ struct UpdateValues {
     /// Minutes a server keeps sealed credentials in memory, 0 (off) to 525600
     #[arg(long, value_name = "MINUTES")]
     credential_cache_timeout: Option<u32>,
+    #[command(flatten)]
+    sign_on: SignOnValues,
+}
+
+/// What the files of the reference product do not hold.
+#[derive(Clone, Debug, Default, Args)]
+struct SignOnValues {
+    /// Tickets may be issued, and redeemed by applications that allow them
+    #[arg(long, value_name = "yes|no", value_parser = parse_yes)]
+    tickets_allowed: Option<bool>,
+    /// The sender must be the one a ticket was issued to, whatever the application says
+    #[arg(long, value_name = "yes|no", value_parser = parse_yes)]
+    tickets_validated: Option<bool>,
+    /// External users may log on, to applications that allow it
+    #[arg(long, value_name = "yes|no", value_parser = parse_yes)]
+    host_initiated_allowed: Option<bool>,
+    /// Account whose word is taken for who sent a message; repeated or separated by ;, replaces the
+    /// list, '' empties it
+    #[arg(long, value_name = "ACCOUNT", value_delimiter = ';')]
+    trusted_hosts: Option<Vec<String>>,
+    /// Account that reads every configuration without masked values; as --trusted-hosts
+    #[arg(long, value_name = "ACCOUNT", value_delimiter = ';')]
+    configuration_readers: Option<Vec<String>>,
+    /// Account that reads every audit record; as --trusted-hosts
+    #[arg(long, value_name = "ACCOUNT", value_delimiter = ';')]
+    auditors: Option<Vec<String>>,
+}
+
+impl SignOnValues {
+    /// Puts what is given into the message, and names it.
+    fn apply(self, info: &mut GlobalInfo) -> Vec<&'static str> {
+        let paths = [
+            ("tickets_allowed", self.tickets_allowed.is_some()),
+            ("tickets_validated", self.tickets_validated.is_some()),
+            ("host_initiated_allowed", self.host_initiated_allowed.is_some()),
+            ("trusted_hosts", self.trusted_hosts.is_some()),
+            ("configuration_readers", self.configuration_readers.is_some()),
+            ("auditors", self.auditors.is_some()),
+        ];
+        info.tickets_allowed = self.tickets_allowed.unwrap_or_default();
+        info.tickets_validated = self.tickets_validated.unwrap_or_default();
+        info.host_initiated_allowed = self.host_initiated_allowed.unwrap_or_default();
+        info.trusted_hosts = accounts(self.trusted_hosts.unwrap_or_default());
+        info.configuration_readers = accounts(self.configuration_readers.unwrap_or_default());
+        info.auditors = accounts(self.auditors.unwrap_or_default());
+        paths.into_iter().filter_map(|(path, given)| given.then_some(path)).collect()
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -86,6 +143,12 @@ struct InfoDocument {
     audit_credential_lookups: u32,
     ticket_timeout: u32,
     credential_cache_timeout: u32,
+    tickets_allowed: bool,
+    tickets_validated: bool,
+    host_initiated_allowed: bool,
+    trusted_hosts: Vec<String>,
+    configuration_readers: Vec<String>,
+    auditors: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -101,8 +164,16 @@ pub(crate) async fn run(
     match command {
         SystemCommand::Info => show(service.connect()?.system().info().await?, output),
         SystemCommand::Update(args) => {
-            let (info, paths) = masked(changes(args)?)?;
+            let (info, paths) = message(args)?;
             show(service.connect()?.system().update(info, &paths).await?, output)
+        }
+        SystemCommand::Export { file } => {
+            let text = as_xml(service.connect()?.system().info().await?)?;
+            match file {
+                None => output.raw(&text),
+                Some(file) => std::fs::write(&file, text)
+                    .map_err(|error| Failure::io(file.display().to_string(), error)),
+            }
         }
         SystemCommand::Enable => {
             service.connect()?.system().enable().await?;
@@ -116,10 +187,37 @@ pub(crate) async fn run(
     }
 }
 
+/// What a file can change, and nothing else: the master secret server is not among it.
+fn as_xml(info: GlobalInfo) -> Result<String, Failure> {
+    let update = GlobalInfoUpdate {
+        sso_administrators: Some(info.sso_administrators),
+        affiliate_administrators: Some(info.affiliate_administrators),
+        secret_server: None,
+        audit_deleted_applications: Some(info.audit_deleted_applications),
+        audit_deleted_mappings: Some(info.audit_deleted_mappings),
+        audit_credential_lookups: Some(info.audit_credential_lookups),
+        ticket_timeout: Some(info.ticket_timeout),
+        credential_cache_timeout: Some(info.credential_cache_timeout),
+    };
+    write_global_info(&update)
+        .map_err(|error| Failure::refused(error.to_string(), "change the text, then export again"))
+}
+
 fn switched(enabled: bool, output: &Output) -> Result<(), Failure> {
     output.document(&SwitchDocument { enabled }, |output| {
         output.line(if enabled { "the system is enabled" } else { "the system is disabled" })
     })
+}
+
+/// The message and the paths of what it changes.
+fn message(args: UpdateArgs) -> Result<(GlobalInfo, Vec<&'static str>), Failure> {
+    let sign_on = args.values.sign_on.clone();
+    let (mut info, mut paths) = masked(changes(args)?)?;
+    paths.extend(sign_on.apply(&mut info));
+    match paths.is_empty() {
+        true => Err(Failure::usage_hint("nothing to change", "see sso system update --help")),
+        false => Ok((info, paths)),
+    }
 }
 
 fn changes(args: UpdateArgs) -> Result<GlobalInfoUpdate, Failure> {
@@ -141,8 +239,8 @@ fn changes(args: UpdateArgs) -> Result<GlobalInfoUpdate, Failure> {
     })
 }
 
-/// The message and the paths of what it changes.
-fn masked(update: GlobalInfoUpdate) -> Result<(GlobalInfo, Vec<&'static str>), Failure> {
+/// The part of the message that a file may hold, and the paths of what it changes.
+pub(super) fn masked(update: GlobalInfoUpdate) -> Result<(GlobalInfo, Vec<&'static str>), Failure> {
     if update.secret_server.is_some() {
         return Err(Failure::refused(
             "the master secret server is not part of what can be updated",
@@ -162,19 +260,15 @@ fn masked(update: GlobalInfoUpdate) -> Result<(GlobalInfo, Vec<&'static str>), F
     .into_iter()
     .filter_map(|(path, given)| given.then_some(path))
     .collect();
-    if paths.is_empty() {
-        return Err(Failure::usage_hint("nothing to change", "see sso system update --help"));
-    }
     let info = GlobalInfo {
         sso_administrators: update.sso_administrators.unwrap_or_default(),
         affiliate_administrators: update.affiliate_administrators.unwrap_or_default(),
-        secret_server: String::new(),
         audit_deleted_applications: update.audit_deleted_applications.unwrap_or_default(),
         audit_deleted_mappings: update.audit_deleted_mappings.unwrap_or_default(),
         audit_credential_lookups: update.audit_credential_lookups.unwrap_or_default(),
         ticket_timeout: update.ticket_timeout.unwrap_or_default(),
         credential_cache_timeout: update.credential_cache_timeout.unwrap_or_default(),
-        enabled: false,
+        ..GlobalInfo::default()
     };
     Ok((info, paths))
 }
@@ -190,12 +284,24 @@ fn show(info: GlobalInfo, output: &Output) -> Result<(), Failure> {
         audit_credential_lookups: info.audit_credential_lookups,
         ticket_timeout: info.ticket_timeout,
         credential_cache_timeout: info.credential_cache_timeout,
+        tickets_allowed: info.tickets_allowed,
+        tickets_validated: info.tickets_validated,
+        host_initiated_allowed: info.host_initiated_allowed,
+        trusted_hosts: info.trusted_hosts,
+        configuration_readers: info.configuration_readers,
+        auditors: info.auditors,
     };
     output.document(&info, |output| {
         output.pairs(vec![
             ("enabled", yes(info.enabled)),
             ("SSO administrators", or_dash(&info.sso_administrators.join("; "))),
             ("affiliate administrators", or_dash(&info.affiliate_administrators.join("; "))),
+            ("trusted hosts", or_dash(&info.trusted_hosts.join("; "))),
+            ("configuration readers", or_dash(&info.configuration_readers.join("; "))),
+            ("auditors", or_dash(&info.auditors.join("; "))),
+            ("tickets allowed", yes(info.tickets_allowed)),
+            ("tickets validated", yes(info.tickets_validated)),
+            ("host-initiated allowed", yes(info.host_initiated_allowed)),
             ("master secret server", or_dash(&info.secret_server)),
             ("kept: deleted applications", info.audit_deleted_applications.to_string()),
             ("kept: deleted mappings", info.audit_deleted_mappings.to_string()),
@@ -211,11 +317,34 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_exported_is_an_update() {
+        let info = GlobalInfo {
+            sso_administrators: vec![r"CORP\SSO".into(), r"CORP\More & more".into()],
+            affiliate_administrators: vec![r"CORP\Affiliates".into()],
+            secret_server: "https://master.example:7410".into(),
+            ticket_timeout: 10,
+            ..GlobalInfo::default()
+        };
+        let update = parse_global_info(as_xml(info.clone()).unwrap().as_bytes()).unwrap();
+        let (read, paths) = masked(update).unwrap();
+        assert_eq!(read, GlobalInfo { secret_server: String::new(), ..info });
+        assert_eq!(paths.len(), 7);
+    }
+
+    #[test]
     fn only_what_is_given_is_in_the_mask() {
         let update = GlobalInfoUpdate { ticket_timeout: Some(10), ..Default::default() };
         let (info, paths) = masked(update).unwrap();
         assert_eq!((info.ticket_timeout, paths), (10, vec!["ticket_timeout"]));
-        assert_eq!(masked(GlobalInfoUpdate::default()).unwrap_err().exit_code(), 2);
+        let mut info = GlobalInfo::default();
+        let given = SignOnValues {
+            tickets_allowed: Some(false),
+            trusted_hosts: Some(vec![String::new()]),
+            ..SignOnValues::default()
+        };
+        assert_eq!(given.apply(&mut info), ["tickets_allowed", "trusted_hosts"]);
+        assert_eq!(info.trusted_hosts, Vec::<String>::new(), "emptied");
+        assert_eq!(SignOnValues::default().apply(&mut info), Vec::<&str>::new());
     }
 
     #[test]

@@ -90,13 +90,14 @@ pub(super) fn server(
         timing.read_lease_seconds,
         timing.write_lease_seconds
     );
-    let [(_, sso_administrators), (_, affiliate_administrators), ..] = ACCOUNTS;
+    let [(_, sso_administrators), (_, affiliate_administrators), .., (host, _)] = ACCOUNTS;
     let _ = write!(
         text,
         "\n[identity]\ndomains = [\"{DOMAIN}\"]\ngroups_file = \"groups.toml\"\n\
          \n[[identity.certificate]]\nsan_uri = \"sso://{DOMAIN}/*\"\naccount = '{DOMAIN}\\*'\n\
          \n[initial]\nsso_administrators = ['{sso_administrators}']\n\
-         affiliate_administrators = ['{affiliate_administrators}']\n"
+         affiliate_administrators = ['{affiliate_administrators}']\n\
+         trusted_hosts = ['{DOMAIN}\\{host}']\n"
     );
     text.push_str(&process());
     text
@@ -156,6 +157,7 @@ mod tests {
         assert_eq!(server["version"].as_integer(), Some(1));
         let initial = &server["initial"]["sso_administrators"][0];
         assert_eq!(initial.as_str(), Some(r"DEV\SSO Administrators"));
+        assert_eq!(server["initial"]["trusted_hosts"][0].as_str(), Some(r"DEV\host"));
 
         let servers = ["sso-server-1".to_owned(), "sso-server-2".to_owned()];
         let master = table(&master("sso-master", PORTS, &servers, &timing));

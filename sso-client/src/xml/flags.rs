@@ -45,6 +45,8 @@ flags! {
     RestrictedCreds = "restrictedCreds", "Credentials for restricted clients.";
     ShowFilterOnly = "showFilterOnly", "Shown as a password filter.";
     RestrictMappingCreate = "restrictMappingCreate", "Users may not create mappings.";
+    OneTimeTickets = "oneTimeTickets", "A ticket is redeemed once; the reference product does not know it.";
+    RequireTicketAudience = "requireTicketAudience", "Only tickets issued for it are redeemed; the reference product does not know it.";
     GroupAdapter = "groupAdapter", "An adapter that groups adapters.";
     SyncFromAdapter = "syncFromAdapter", "External password changes are taken.";
     VerifyOldPassword = "verifyOldPassword", "An external change must carry the old password.";

@@ -35,7 +35,8 @@ pub fn parse_global_info(bytes: &[u8]) -> Result<GlobalInfoUpdate, XmlError> {
     require_root(&root, "sso")?;
     let mut found = None;
     for child in root.children() {
-        if !child.is("globalInfo") {
+        // The sample of the reference product's manual leaves a letter out.
+        if !child.is("globalInfo") && !child.is("globalnfo") {
             let message = format!("<{}> stands where only <globalInfo> may", child.name());
             return Err(child.error(message));
         }
@@ -76,16 +77,57 @@ pub fn parse_global_info(bytes: &[u8]) -> Result<GlobalInfoUpdate, XmlError> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{collection::vec, option, prelude::*};
+
     use super::*;
+    use crate::xml::write_global_info;
 
     #[test]
     fn the_sample_file() {
-        let bytes = include_bytes!("../../testdata/global-info.xml");
+        let bytes = include_bytes!("../../tests/data/6-global-info.xml");
         let update = parse_global_info(bytes).unwrap();
         assert_eq!(update.ticket_timeout, Some(10));
         assert_eq!(update.credential_cache_timeout, Some(30));
         assert_eq!(update.audit_deleted_applications, Some(1000));
         assert_eq!(update.sso_administrators, None);
+    }
+
+    #[test]
+    fn the_misspelt_sample_of_the_manual() {
+        let bytes = include_bytes!("../../tests/data/manual/global-info-misspelt.xml");
+        let update = parse_global_info(bytes).unwrap();
+        assert_eq!(update.sso_administrators, Some(vec![r"NORTHWIND\SsoAdmins".into()]));
+        assert_eq!(update.secret_server.as_deref(), Some("keyhost"));
+        assert_eq!(update.credential_cache_timeout, Some(60));
+    }
+
+    prop_compose! {
+        fn info()(
+            administrators in option::of(vec(r"[A-Z]{1,5}\\[A-Za-z][A-Za-z &<]{0,10}[a-z]", 1..4)),
+            affiliates in option::of(vec(r"[A-Z]{1,5}\\[A-Za-z]{1,10}", 1..4)),
+            secret_server in option::of("[a-z][a-z0-9.-]{0,20}"),
+            numbers in vec(option::of(any::<u32>()), 4),
+            ticket_timeout in any::<u32>(),
+        ) -> GlobalInfoUpdate {
+            GlobalInfoUpdate {
+                sso_administrators: administrators,
+                affiliate_administrators: affiliates,
+                secret_server,
+                audit_deleted_applications: numbers[0],
+                audit_deleted_mappings: numbers[1],
+                audit_credential_lookups: numbers[2],
+                credential_cache_timeout: numbers[3],
+                ticket_timeout: Some(ticket_timeout),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(info in info()) {
+            let text = write_global_info(&info).unwrap();
+            prop_assert_eq!(parse_global_info(text.as_bytes()).unwrap(), info);
+        }
     }
 
     #[test]
@@ -102,7 +144,8 @@ mod tests {
         for (file, expected) in [
             ("<sso/>", "column 1: the file holds no <globalInfo>"),
             ("<sso><globalInfo/></sso>", "column 6: <globalInfo> is empty"),
-            ("<sso><globalnfo></globalInfo></sso>", "</globalInfo> stands where </globalnfo> must"),
+            ("<sso><globalInf></globalInfo></sso>", "</globalInfo> stands where </globalInf> must"),
+            ("<sso><globalInfo></globalnfo></sso>", "</globalnfo> stands where </globalInfo> must"),
             ("<sso><globalInfo><x/></globalInfo></sso>", "column 18: unknown element <x>"),
             (
                 "<sso><globalInfo><ticketTimeout>two</ticketTimeout></globalInfo></sso>",

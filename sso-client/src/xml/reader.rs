@@ -14,9 +14,14 @@ use zeroize::Zeroizing;
 use self::position::Locator;
 pub use self::position::Position;
 
+/// Bytes of the largest file that is kept as a tree.
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 const MAX_DEPTH: usize = 16;
+/// Elements that are in memory at the same time.
 const MAX_ELEMENTS: usize = 50_000;
+
+/// Takes the elements directly inside of the root, which comes first, as soon as each is closed.
+pub(super) type Sink<'s> = dyn FnMut(&Element, Element) -> Result<(), XmlError> + 's;
 
 /// Why a file was not accepted, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -69,6 +74,12 @@ impl Element {
 
     pub(super) fn is(&self, name: &str) -> bool {
         self.name.eq_ignore_ascii_case(name)
+    }
+
+    /// Two samples of the reference product's manual open `<globalnfo>` and close `</globalInfo>`
+    /// (ESSO.md 7.1); documents made from them have nothing else wrong.
+    fn is_closed_by(&self, end: &str) -> bool {
+        self.name == end || (self.name == "globalnfo" && end == "globalInfo")
     }
 
     pub(super) fn error(&self, message: impl Into<String>) -> XmlError {
@@ -138,35 +149,51 @@ impl Attribute {
 /// # Errors
 /// The first fault of the file, with line and column.
 pub fn parse_document(bytes: &[u8]) -> Result<Element, XmlError> {
-    if bytes.len() > MAX_BYTES {
-        let message = format!("the file has {} bytes; at most {MAX_BYTES} are read", bytes.len());
+    read(bytes, MAX_BYTES, None)
+}
+
+/// Parses a long list: every element directly inside of the root goes to `sink` instead of into the
+/// tree. Returns the root without them.
+pub(super) fn parse_list(
+    bytes: &[u8],
+    most: usize,
+    sink: &mut Sink<'_>,
+) -> Result<Element, XmlError> {
+    read(bytes, most, Some(sink))
+}
+
+fn read(bytes: &[u8], most: usize, sink: Option<&mut Sink<'_>>) -> Result<Element, XmlError> {
+    if bytes.len() > most {
+        let message = format!("the file has {} bytes; at most {most} are read", bytes.len());
         return Err(XmlError::new(Position::START, message));
     }
     let (text, encoding) = encoding::decode(bytes)?;
     encoding::require_characters(&text)?;
-    Parser::new(&text, encoding).run()
+    Parser::new(&text, encoding, sink).run()
 }
 
-struct Parser<'t> {
+struct Parser<'t, 's, 'c> {
     source: &'t str,
     encoding: encoding::Encoding,
     locator: Locator<'t>,
     open: Vec<Element>,
     root: Option<Element>,
     elements: usize,
+    sink: Option<&'s mut Sink<'c>>,
 }
 
-impl<'t> Parser<'t> {
-    fn new(source: &'t str, encoding: encoding::Encoding) -> Self {
+impl<'t, 's, 'c> Parser<'t, 's, 'c> {
+    fn new(source: &'t str, encoding: encoding::Encoding, sink: Option<&'s mut Sink<'c>>) -> Self {
         let locator = Locator::new(source);
-        Self { source, encoding, locator, open: Vec::new(), root: None, elements: 0 }
+        Self { source, encoding, locator, open: Vec::new(), root: None, elements: 0, sink }
     }
 
     fn run(mut self) -> Result<Element, XmlError> {
         let mut reader = quick_xml::Reader::from_str(self.source);
         let config = reader.config_mut();
         config.check_comments = true;
-        config.check_end_names = true;
+        // Checked here, for the sake of one misspelling: see `is_closed_by`.
+        config.check_end_names = false;
         config.allow_unmatched_ends = false;
         config.allow_dangling_amp = false;
         loop {
@@ -197,15 +224,18 @@ impl<'t> Parser<'t> {
             }
             Event::Empty(start) => {
                 let element = self.element(&start, offset)?;
-                self.close(element);
-                Ok(())
+                self.close(element)
             }
-            Event::End(_) => {
-                if let Some(element) = self.open.pop() {
-                    self.close(element);
+            Event::End(end) => match self.open.pop() {
+                Some(element) if element.is_closed_by(end.name().as_ref()) => self.close(element),
+                Some(element) => {
+                    let found = end.name();
+                    let message =
+                        format!("</{}> stands where </{}> must", found.as_ref(), element.name);
+                    Err(self.fault(offset, &message))
                 }
-                Ok(())
-            }
+                None => Ok(()),
+            },
             Event::Text(text) => {
                 if text.contains("]]>") {
                     return Err(self.fault(offset, "']]>' must be written as ']]&gt;' in text"));
@@ -252,11 +282,16 @@ impl<'t> Parser<'t> {
         })
     }
 
-    fn close(&mut self, element: Element) {
-        match self.open.last_mut() {
-            Some(parent) => parent.children.push(element),
-            None => self.root = Some(element),
+    fn close(&mut self, element: Element) -> Result<(), XmlError> {
+        match (self.open.as_mut_slice(), &mut self.sink) {
+            ([root], Some(sink)) => {
+                sink(root, element)?;
+                self.elements = 1;
+            }
+            ([.., parent], _) => parent.children.push(element),
+            ([], _) => self.root = Some(element),
         }
+        Ok(())
     }
 
     fn text(&mut self, text: &str, offset: usize) -> Result<(), XmlError> {

@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn the_sample_file() {
-        let bytes = include_bytes!("../../testdata/settings-import.xml");
+        let bytes = include_bytes!("../../tests/data/extra/config-store-settings-import.xml");
         let settings = parse_settings(bytes).unwrap();
         let names: Vec<_> = settings.iter().map(|setting| setting.name.as_str()).collect();
         assert_eq!(

@@ -9,14 +9,14 @@ use sso_proto::Reason;
 
 use crate::fake::{Answer, Fake};
 
-struct Ran {
-    code: i32,
-    stdout: String,
-    stderr: String,
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 /// Runs `sso` with the profile of the fake, and the text on its standard input.
-async fn sso_with(fake: &Fake, input: &str, arguments: &[&str]) -> Ran {
+pub(crate) async fn sso_with(fake: &Fake, input: &str, arguments: &[&str]) -> Ran {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sso"));
     command
         .args(arguments)
@@ -42,11 +42,11 @@ async fn sso_with(fake: &Fake, input: &str, arguments: &[&str]) -> Ran {
     }
 }
 
-async fn sso(fake: &Fake, arguments: &[&str]) -> Ran {
+pub(crate) async fn sso(fake: &Fake, arguments: &[&str]) -> Ran {
     sso_with(fake, "", arguments).await
 }
 
-fn json(text: &str) -> serde_json::Value {
+pub(crate) fn json(text: &str) -> serde_json::Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
@@ -112,7 +112,8 @@ async fn values_from_standard_input_and_pairs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn importing_settings() {
     let fake = Fake::start().await;
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/settings-import.xml");
+    let file =
+        concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/extra/config-store-settings-import.xml");
     let arguments =
         ["config", "import", "App", "--file", file, "--mode", "replace", "--dry-run", "-o", "json"];
     let ran = sso(&fake, &arguments).await;

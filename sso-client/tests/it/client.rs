@@ -100,8 +100,8 @@ async fn a_refused_certificate_is_named_and_not_tried_again() {
 
     // The server does not know the client's authority.
     let mut profile = fake.profile();
-    profile.cert = foreign.path().join("client.crt");
-    profile.key = foreign.path().join("client.key");
+    profile.cert = Some(foreign.path().join("client.crt"));
+    profile.key = Some(foreign.path().join("client.key"));
     let error = Client::connect(&profile).unwrap().system().status().await.unwrap_err();
     assert!(matches!(&error, ClientError::Unreachable { trust: true, .. }), "{error:?}");
     assert!(error.to_string().contains("refused the client certificate"), "{error}");
@@ -109,7 +109,7 @@ async fn a_refused_certificate_is_named_and_not_tried_again() {
 
     // The client does not know the server's.
     let mut profile = fake.profile();
-    profile.ca = foreign.path().join("ca.crt");
+    profile.ca = Some(foreign.path().join("ca.crt"));
     let error = Client::connect(&profile).unwrap().system().status().await.unwrap_err();
     assert!(matches!(&error, ClientError::Unreachable { trust: true, .. }), "{error:?}");
     assert!(error.to_string().contains("UnknownIssuer"), "{error}");
@@ -125,10 +125,11 @@ async fn profiles_that_cannot_work_are_settings_errors() {
     profile.addr = "http://127.0.0.1:1".into();
     assert_eq!(Client::connect(&profile).unwrap_err().exit_code(), 64);
     let mut profile = fake.profile();
-    profile.cert = "/nowhere.crt".into();
+    profile.cert = Some("/nowhere.crt".into());
     assert_eq!(Client::connect(&profile).unwrap_err().exit_code(), 64);
     let profile = fake.profile();
-    std::fs::set_permissions(&profile.key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    std::fs::set_permissions(profile.key.as_ref().unwrap(), std::fs::Permissions::from_mode(0o644))
+        .unwrap();
     let error = Client::connect(&profile).unwrap_err();
     assert!(error.to_string().contains("chmod 600"), "{error}");
 }

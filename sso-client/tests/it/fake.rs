@@ -1,5 +1,7 @@
 //! The service, its certificates and the gate in front of it.
 
+pub(crate) mod sign_on;
+
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -16,9 +18,13 @@ use sso_client::{
     certificates::{Authority, Request as CertificateRequest, Role},
     v1::{
         self, ConfigurationChange,
+        access_server::AccessServer,
         applications_server::{Applications, ApplicationsServer},
         config_store_server::{ConfigStore, ConfigStoreServer},
+        lookup_server::LookupServer,
+        mappings_server::MappingsServer,
         system_server::{System, SystemServer},
+        tickets_server::TicketsServer,
     },
 };
 use sso_core::{
@@ -57,6 +63,12 @@ pub(crate) struct State {
     pub(crate) watches: Mutex<Vec<Vec<ConfigurationChange>>>,
     /// The last values that were written.
     pub(crate) written: Mutex<Option<v1::SetConfigurationRequest>>,
+    /// The last changes of applications and of the system.
+    pub(crate) application: Mutex<Option<v1::Application>>,
+    pub(crate) updated: Mutex<Option<v1::UpdateApplicationRequest>>,
+    pub(crate) info: Mutex<Option<v1::UpdateGlobalInfoRequest>>,
+    pub(crate) server: Mutex<Option<v1::UpdateServerSettingsRequest>>,
+    pub(crate) asked: sign_on::Asked,
 }
 
 /// A running service. Dropping it ends it.
@@ -142,6 +154,7 @@ async fn serve(folder: &Path, state: Arc<State>, shutdown: CancellationToken) ->
         ca: folder.join("ca.crt"),
         crl: None,
         allow_development: false,
+        client_certificate: sso_core::tls::ClientCertificate::Required,
     })
     .unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -152,7 +165,11 @@ async fn serve(folder: &Path, state: Arc<State>, shutdown: CancellationToken) ->
         Server::builder()
             .add_service(SystemServer::new(service.clone()))
             .add_service(ApplicationsServer::new(service.clone()))
-            .add_service(ConfigStoreServer::new(service))
+            .add_service(ConfigStoreServer::new(service.clone()))
+            .add_service(MappingsServer::new(service.clone()))
+            .add_service(LookupServer::new(service.clone()))
+            .add_service(TicketsServer::new(service.clone()))
+            .add_service(AccessServer::new(service))
             .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned()),
     );
     addr
@@ -200,12 +217,27 @@ fn absent<T>() -> Result<Response<T>, Status> {
     Err(Status::unimplemented("not part of the fake"))
 }
 
+/// "Mainframe" and "Terminal" are individual, "Hosts" is a host group, every other a config store.
 fn application(name: &str) -> v1::Application {
-    let field = |ordinal, label: &str, masked| v1::Field { ordinal, label: label.into(), masked };
+    use v1::ApplicationType as Type;
+    let field = |ordinal, label: &str, masked| v1::Field {
+        ordinal,
+        label: label.into(),
+        masked,
+        ..Default::default()
+    };
+    let host = [field(0, "User", false), field(1, "Password", true), field(2, "Group", false)];
+    let store = [field(0, "reserved", false), field(1, "Url", false), field(2, "ApiKey", true)];
+    let (kind, fields) = match name {
+        "Mainframe" => (Type::Individual, host.to_vec()),
+        "Terminal" => (Type::Individual, host[..2].to_vec()),
+        "Hosts" => (Type::HostGroup, host.to_vec()),
+        _ => (Type::ConfigStore, store.to_vec()),
+    };
     v1::Application {
         name: name.to_owned(),
-        r#type: v1::ApplicationType::ConfigStore.into(),
-        fields: vec![field(0, "reserved", false), field(1, "Url", false), field(2, "ApiKey", true)],
+        r#type: kind.into(),
+        fields,
         enabled: true,
         ..Default::default()
     }
@@ -244,9 +276,31 @@ impl System for Service {
 
     async fn update_global_info(
         &self,
-        _: Request<v1::UpdateGlobalInfoRequest>,
+        request: Request<v1::UpdateGlobalInfoRequest>,
     ) -> Result<Response<v1::UpdateGlobalInfoResponse>, Status> {
-        absent()
+        let request = request.into_inner();
+        let global_info = request.global_info.clone();
+        *self.state.info.lock().unwrap() = Some(request);
+        self.reply(v1::UpdateGlobalInfoResponse { global_info }).await
+    }
+
+    async fn get_server_settings(
+        &self,
+        _: Request<v1::GetServerSettingsRequest>,
+    ) -> Result<Response<v1::GetServerSettingsResponse>, Status> {
+        let settings = v1::ServerSettings { remote_lookup: true, ..Default::default() };
+        let server = "fake".to_owned();
+        self.reply(v1::GetServerSettingsResponse { server, settings: Some(settings) }).await
+    }
+
+    async fn update_server_settings(
+        &self,
+        request: Request<v1::UpdateServerSettingsRequest>,
+    ) -> Result<Response<v1::UpdateServerSettingsResponse>, Status> {
+        let request = request.into_inner();
+        let (server, settings) = (request.server.clone(), request.settings);
+        *self.state.server.lock().unwrap() = Some(request);
+        self.reply(v1::UpdateServerSettingsResponse { server, settings }).await
     }
 
     async fn list_servers(
@@ -268,6 +322,7 @@ impl Applications for Service {
         if application.name.starts_with("Bad") {
             return Err(Refusal::new(Reason::ApplicationExists, "it exists").into());
         }
+        *self.state.application.lock().unwrap() = Some(application.clone());
         let application = Some(application);
         self.reply(v1::CreateApplicationResponse { application, ..Default::default() }).await
     }
@@ -295,9 +350,12 @@ impl Applications for Service {
 
     async fn update(
         &self,
-        _: Request<v1::UpdateApplicationRequest>,
+        request: Request<v1::UpdateApplicationRequest>,
     ) -> Result<Response<v1::UpdateApplicationResponse>, Status> {
-        absent()
+        let request = request.into_inner();
+        let application = request.application.clone();
+        *self.state.updated.lock().unwrap() = Some(request);
+        self.reply(v1::UpdateApplicationResponse { application, ..Default::default() }).await
     }
 
     async fn enable(
@@ -326,6 +384,13 @@ impl Applications for Service {
         _: Request<v1::AddFieldRequest>,
     ) -> Result<Response<v1::AddFieldResponse>, Status> {
         absent()
+    }
+
+    async fn purge_cache(
+        &self,
+        _: Request<v1::PurgeCacheRequest>,
+    ) -> Result<Response<v1::PurgeCacheResponse>, Status> {
+        self.reply(v1::PurgeCacheResponse {}).await
     }
 }
 

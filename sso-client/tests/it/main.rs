@@ -6,4 +6,10 @@ mod cli;
 #[cfg(test)]
 mod client;
 #[cfg(test)]
+mod compat;
+#[cfg(test)]
 mod fake;
+#[cfg(test)]
+mod mapping;
+#[cfg(test)]
+mod sign_on;

@@ -125,6 +125,7 @@ impl Pki {
             ca: self.path("ca.crt"),
             crl: None,
             allow_development: false,
+            client_certificate: sso_core::tls::ClientCertificate::Required,
         };
         fs::write(&settings.certificate, certificate).unwrap();
         write_private(Path::new(&settings.key), key.serialize_pem().as_bytes(), true).unwrap();

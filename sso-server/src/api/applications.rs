@@ -8,14 +8,17 @@ use tonic::{Request, Response, Status};
 
 use super::{
     Handlers,
-    convert::{application, cut, field, field_updates, kind, missing},
+    convert::{application, cut, field, field_updates, flag_of, flags, kind, missing},
     entry::call_of,
 };
 use crate::{
     access::Action,
-    applications::{ApplicationChange, ListFilter, NewApplication},
+    applications::{ApplicationChange, ListFilter},
     error::Error,
-    model::{Accounts, Application, ApplicationName, Fields, Label, PageRequest},
+    model::{
+        Account, Accounts, Application, ApplicationFlag, ApplicationFlags, ApplicationId,
+        ApplicationName, Fields, Label, PageRequest,
+    },
 };
 
 /// The list that page tokens are of.
@@ -32,10 +35,11 @@ impl Applications for Handlers {
         let (call, message) = call_of(request)?;
         let given = message.application.unwrap_or_default();
         self.respond(&call, Action::ApplicationCreate, &given.name, async {
-            let (created, warnings) = self.house.applications.create(&call, new(&given)?).await?;
+            let (new, reset) = new(&given, self.house.clock.now())?;
+            let (created, warnings) = self.house.applications.create(&call, new).await?;
             Ok(v1::CreateApplicationResponse {
                 application: Some(application(&created, true)),
-                warnings: warnings.into_iter().map(warning).collect(),
+                warnings: warnings.into_iter().chain(reset).map(warning).collect(),
             })
         })
         .await
@@ -148,9 +152,22 @@ impl Applications for Handlers {
         })
         .await
     }
+
+    async fn purge_cache(
+        &self,
+        request: Request<v1::PurgeCacheRequest>,
+    ) -> Result<Response<v1::PurgeCacheResponse>, Status> {
+        let (call, message) = call_of(request)?;
+        self.respond(&call, Action::ApplicationPurgeCache, &message.name, async {
+            let name = ApplicationName::parse(&message.name)?;
+            self.house.applications.purge_cache(&call, &name).await?;
+            Ok(v1::PurgeCacheResponse {})
+        })
+        .await
+    }
 }
 
-fn warning(warning: Error) -> v1::Warning {
+pub(super) fn warning(warning: Error) -> v1::Warning {
     v1::Warning {
         reason: warning.reason.as_str().to_owned(),
         event: warning.reason.event().unwrap_or_default(),
@@ -173,13 +190,34 @@ fn filter(message: v1::ListApplicationsRequest) -> Result<ListFilter, Error> {
     Ok(ListFilter { name_contains: message.name_contains, kind, contact: message.contact })
 }
 
-fn new(given: &v1::Application) -> Result<NewApplication, Error> {
+/// The application that is asked for, and what of it was reset because it means nothing.
+fn new(
+    given: &v1::Application,
+    now: time::OffsetDateTime,
+) -> Result<(Application, Vec<Error>), Error> {
     let kind = kind(given.r#type).map_err(|error| {
         let message = format!("application \"{}\": {}", cut(&given.name), error.message);
         Error::new(error.reason, message)
     })?;
-    let (fields, mask_ignored) = Fields::parse(field_updates(&given.fields))?;
-    Ok(NewApplication {
+    let (fields, mask_ignored) = Fields::parse(kind, field_updates(&given.fields))?;
+    let (flags, irrelevant) = ApplicationFlags::create(kind, &flags(given))?;
+    let has_tickets = ApplicationFlag::AllowTickets.is_of(kind);
+    let mut irrelevant: Vec<&str> = irrelevant.into_iter().map(ApplicationFlag::as_str).collect();
+    if !has_tickets && given.ticket_timeout != 0 {
+        irrelevant.push("ticket_timeout");
+    }
+    let mut reset = Vec::new();
+    if mask_ignored {
+        let message = "field 0 is never masked; its mask was ignored";
+        reset.push(Error::new(Reason::MaskIgnored, message));
+    }
+    reset.extend(irrelevant.into_iter().map(|part| {
+        let message =
+            format!("{part} means nothing for a {} application; it was reset", kind.as_str());
+        Error::new(Reason::FlagReset, message)
+    }));
+    let new = Application {
+        id: ApplicationId::generate(),
         name: ApplicationName::parse(&given.name)?,
         kind,
         description: given.description.clone(),
@@ -188,10 +226,27 @@ fn new(given: &v1::Application) -> Result<NewApplication, Error> {
         administrators: Accounts::parse(&given.administrator_accounts)?,
         administrators_same: given.administrators_same,
         allow_local_accounts: given.allow_local_accounts,
+        windows_account: match given.windows_account.as_str() {
+            "" => None,
+            account => Some(windows_account(account)?),
+        },
+        flags,
+        ticket_timeout: if has_tickets { given.ticket_timeout } else { 0 },
         enabled: given.enabled,
         fields,
-        mask_ignored,
-    })
+        created_at: now,
+        updated_at: now,
+    };
+    Ok((new, reset))
+}
+
+/// Exactly one account, where other parts of a message may list several.
+fn windows_account(text: &str) -> Result<Account, Error> {
+    if text.is_empty() || text.contains(';') {
+        let message = "windows_account is one account, DOMAIN\\name, of a single user";
+        return Err(Error::new(Reason::WindowsAccountInvalid, message));
+    }
+    Account::parse(text)
 }
 
 fn change(given: &v1::Application, paths: &[String]) -> Result<ApplicationChange, Error> {
@@ -211,6 +266,10 @@ fn change(given: &v1::Application, paths: &[String]) -> Result<ApplicationChange
             "allow_local_accounts" => {
                 change.allow_local_accounts = Some(given.allow_local_accounts);
             }
+            "windows_account" => {
+                change.windows_account = Some(windows_account(&given.windows_account)?);
+            }
+            "ticket_timeout" => change.ticket_timeout = Some(given.ticket_timeout),
             "name"
             | "type"
             | "fields"
@@ -225,11 +284,14 @@ fn change(given: &v1::Application, paths: &[String]) -> Result<ApplicationChange
                 return Err(Error::new(Reason::Immutable, message));
             }
             other => {
-                let message = format!(
-                    "the update mask names `{}`, which an application does not have",
-                    cut(other)
-                );
-                return Err(Error::new(Reason::InvalidRequest, message));
+                let flag = ApplicationFlag::parse(other).ok_or_else(|| {
+                    let message = format!(
+                        "the update mask names `{}`, which an application does not have",
+                        cut(other)
+                    );
+                    Error::new(Reason::InvalidRequest, message)
+                })?;
+                change.flags.push((flag, flag_of(given, flag)));
             }
         }
     }

@@ -17,15 +17,15 @@ use super::{
     Handlers, MAX_WATCHES,
     convert::{known, timestamp},
     entry::call_of,
-    status::status,
+    status::{about, status},
 };
 use crate::{
     access::{Action, Call},
     config_store::{Configuration, ConfigurationChange, ReadMode, SetMode, WatchTarget, Write},
     error::Error,
     model::{
-        ApplicationName, ConfigurationHead, Identifier, Label, MAX_FIELDS, PageRequest, Revision,
-        RevisionEntry,
+        ApplicationName, ApplicationType, ConfigurationHead, Identifier, Label, PageRequest,
+        Revision, RevisionEntry,
     },
 };
 
@@ -191,7 +191,8 @@ impl ConfigStore for Handlers {
             let _seat = &seat;
             news.map(change).map_err(|error| status(error, &call))
         });
-        Ok(Response::new(Box::pin(messages)))
+        let answer: Response<Self::WatchStream> = Response::new(Box::pin(messages));
+        Ok(about(answer, Action::ConfigurationWatch, name))
     }
 }
 
@@ -226,7 +227,8 @@ fn key(application: &str, identifier: &str) -> Result<(ApplicationName, Identifi
 }
 
 fn labels(fields: &[String]) -> Result<Vec<Label>, Error> {
-    if fields.len() > MAX_FIELDS {
+    let most = ApplicationType::ConfigStore.max_fields();
+    if fields.len() > most {
         return Err(Error::new(
             Reason::InvalidRequest,
             "more fields are named than any application has",

@@ -6,7 +6,9 @@ use time::OffsetDateTime;
 
 use crate::{
     error::Error,
-    model::{Application, ApplicationType, Field, FieldUpdate, GlobalInfo},
+    model::{
+        Account, Application, ApplicationFlag, ApplicationType, Field, FieldUpdate, GlobalInfo,
+    },
 };
 
 pub(super) fn timestamp(at: OffsetDateTime) -> Timestamp {
@@ -40,18 +42,17 @@ pub(super) fn missing(part: &str) -> Error {
 }
 
 pub(super) fn kind(kind: i32) -> Result<ApplicationType, Error> {
-    let word = match v1::ApplicationType::try_from(kind) {
-        Ok(v1::ApplicationType::ConfigStore) => return Ok(ApplicationType::ConfigStore),
-        Ok(v1::ApplicationType::Unspecified) => return Err(missing("type")),
-        Ok(v1::ApplicationType::Individual) => "individual",
-        Ok(v1::ApplicationType::Group) => "group",
-        Ok(v1::ApplicationType::HostGroup) => "host group",
-        Err(_) => "unknown",
-    };
-    Err(Error::new(
-        Reason::ApplicationTypeUnsupported,
-        format!("this version keeps config store applications only, not {word} ones"),
-    ))
+    match v1::ApplicationType::try_from(kind) {
+        Ok(v1::ApplicationType::ConfigStore) => Ok(ApplicationType::ConfigStore),
+        Ok(v1::ApplicationType::Individual) => Ok(ApplicationType::Individual),
+        Ok(v1::ApplicationType::Group) => Ok(ApplicationType::Group),
+        Ok(v1::ApplicationType::HostGroup) => Ok(ApplicationType::HostGroup),
+        Ok(v1::ApplicationType::Unspecified) => Err(missing("type")),
+        Err(_) => {
+            let message = "this version keeps no applications of the type asked for";
+            Err(Error::new(Reason::ApplicationTypeUnsupported, message))
+        }
+    }
 }
 
 pub(super) fn field_updates(fields: &[v1::Field]) -> Vec<FieldUpdate> {
@@ -59,6 +60,7 @@ pub(super) fn field_updates(fields: &[v1::Field]) -> Vec<FieldUpdate> {
         ordinal: field.ordinal,
         label: field.label.clone(),
         masked: field.masked,
+        synchronized: field.synchronized,
     };
     fields.iter().map(given).collect()
 }
@@ -68,6 +70,33 @@ pub(super) fn field(field: &Field) -> v1::Field {
         ordinal: u32::from(field.ordinal),
         label: field.label.as_str().to_owned(),
         masked: field.masked,
+        synchronized: field.synchronized,
+    }
+}
+
+/// The flags that a message gives; those it does not give are absent.
+pub(super) fn flags(given: &v1::Application) -> Vec<(ApplicationFlag, bool)> {
+    let given = |flag: &ApplicationFlag| Some((*flag, flag_of(given, *flag)?));
+    ApplicationFlag::ALL.iter().filter_map(given).collect()
+}
+
+/// What the message says of a flag; `None` where it says nothing.
+pub(super) fn flag_of(message: &v1::Application, flag: ApplicationFlag) -> Option<bool> {
+    use ApplicationFlag as F;
+    match flag {
+        F::WindowsInitiated => message.windows_initiated,
+        F::HostInitiated => message.host_initiated,
+        F::ValidatePassword => message.validate_password,
+        F::AllowTickets => message.allow_tickets,
+        F::ValidateTickets => message.validate_tickets,
+        F::TimeoutTickets => message.timeout_tickets,
+        F::OneTimeTickets => message.one_time_tickets,
+        F::RequireTicketAudience => message.require_ticket_audience,
+        F::DisableCredentialCache => message.disable_credential_cache,
+        F::RestrictMappingCreate => message.restrict_mapping_create,
+        F::WindowsCredentials => message.windows_credentials,
+        F::RestrictedCredentials => message.restricted_credentials,
+        F::DirectPasswordSync => message.direct_password_sync,
     }
 }
 
@@ -76,10 +105,30 @@ pub(super) fn application(application: &Application, for_administrator: bool) ->
     let accounts = |accounts: &crate::model::Accounts| {
         if for_administrator { accounts.to_texts() } else { Vec::new() }
     };
+    let flag = |flag| Some(application.has(flag));
+    let windows_account = application.windows_account.as_ref().filter(|_| for_administrator);
     v1::Application {
+        windows_account: windows_account.map(Account::to_string).unwrap_or_default(),
+        ticket_timeout: application.ticket_timeout,
+        windows_initiated: flag(ApplicationFlag::WindowsInitiated),
+        host_initiated: flag(ApplicationFlag::HostInitiated),
+        validate_password: flag(ApplicationFlag::ValidatePassword),
+        allow_tickets: flag(ApplicationFlag::AllowTickets),
+        validate_tickets: flag(ApplicationFlag::ValidateTickets),
+        timeout_tickets: flag(ApplicationFlag::TimeoutTickets),
+        one_time_tickets: flag(ApplicationFlag::OneTimeTickets),
+        require_ticket_audience: flag(ApplicationFlag::RequireTicketAudience),
+        disable_credential_cache: flag(ApplicationFlag::DisableCredentialCache),
+        restrict_mapping_create: flag(ApplicationFlag::RestrictMappingCreate),
+        windows_credentials: flag(ApplicationFlag::WindowsCredentials),
+        restricted_credentials: flag(ApplicationFlag::RestrictedCredentials),
+        direct_password_sync: flag(ApplicationFlag::DirectPasswordSync),
         name: application.name.as_str().to_owned(),
         r#type: match application.kind {
+            ApplicationType::Individual => v1::ApplicationType::Individual.into(),
+            ApplicationType::Group => v1::ApplicationType::Group.into(),
             ApplicationType::ConfigStore => v1::ApplicationType::ConfigStore.into(),
+            ApplicationType::HostGroup => v1::ApplicationType::HostGroup.into(),
         },
         description: application.description.clone(),
         contact: application.contact.clone(),
@@ -107,6 +156,12 @@ pub(super) fn global_info(info: &GlobalInfo) -> v1::GlobalInfo {
         ticket_timeout: info.ticket_timeout,
         credential_cache_timeout: info.credential_cache_timeout,
         enabled: info.enabled,
+        tickets_allowed: info.tickets_allowed,
+        tickets_validated: info.tickets_validated,
+        host_initiated_allowed: info.host_initiated_allowed,
+        trusted_hosts: info.trusted_hosts.to_texts(),
+        configuration_readers: info.configuration_readers.to_texts(),
+        auditors: info.auditors.to_texts(),
     }
 }
 

@@ -14,7 +14,11 @@ use tonic::{Code, Status, body::Body};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-use super::seats::Seats;
+use super::{
+    admission::Arrival,
+    seats::{Seat, Seats},
+    trail::Trail,
+};
 use crate::{
     access::{Call, method},
     house::House,
@@ -61,9 +65,10 @@ pub struct Entry<S> {
 
 impl<S, B> tower::Service<Request<B>> for Entry<S>
 where
-    S: tower::Service<Request<B>, Response = Response<Body>>,
+    S: tower::Service<Request<B>, Response = Response<Body>> + Clone + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Send + 'static,
+    B: Send + 'static,
 {
     type Response = Response<Body>;
     type Error = S::Error;
@@ -74,54 +79,72 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let started = self.house.clock.instant();
-        let clock = self.house.clock.clone();
+        let (house, seats) = (Arc::clone(&self.house), Arc::clone(&self.seats));
+        // The one that was asked whether it is ready is the one to call.
+        let fresh = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, fresh);
+        let started = house.clock.instant();
         let request_id = request_id(&request);
+        let mut trail = Trail::begin(&request, request_id);
         let row = method(request.uri().path());
         let path = row.map_or("unlisted", |row| row.path);
-        let admitted = admit(&self.house, &request, row.is_some(), request_id).and_then(|call| {
-            let seat = self.seats.take(&call.caller.account).ok_or_else(|| {
-                let why = format!("{} has {MAX_REQUESTS} requests in work", call.caller.account);
-                refusal(Reason::Overloaded, why, request_id)
-            })?;
-            Ok((call, seat))
-        });
-        let done = move |response: &mut Response<Body>| {
+        let arrival = Arrival::of(&mut request);
+        Box::pin(async move {
+            let admitted = arrival.admit(&house, row.is_some(), request_id).await;
+            let admitted = admitted.and_then(|call| take_seat(&seats, call));
+            let mut response = match admitted {
+                Ok((call, _seat)) => {
+                    trail.came_from(&call.caller.account);
+                    let span = tracing::info_span!("request", id = %request_id, caller = %call.caller.account, path);
+                    request.extensions_mut().insert(call);
+                    let answer = tokio::time::timeout(LONGEST, inner.call(request));
+                    match answer.instrument(span).await {
+                        Ok(response) => response?,
+                        Err(_) => given_up(path, request_id),
+                    }
+                }
+                Err(refusal) => turned_away(&request, refusal),
+            };
+            let action = row.map(|row| row.action);
+            trail.end(house.access.server_settings(), action, &response);
             if let Ok(value) = HeaderValue::from_str(&request_id.to_string()) {
                 response.headers_mut().insert(REQUEST_ID, value);
             }
             let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |s| s.code());
-            measure(path, code, clock.instant().saturating_sub(started));
-        };
-        match admitted {
-            Ok((call, seat)) => {
-                let span = tracing::info_span!("request", id = %request_id, caller = %call.caller.account, path);
-                request.extensions_mut().insert(call);
-                let answer = tokio::time::timeout(LONGEST, self.inner.call(request));
-                let answer = answer.instrument(span);
-                Box::pin(async move {
-                    let mut response = match answer.await {
-                        Ok(response) => response?,
-                        Err(_) => {
-                            tracing::warn!(%request_id, path, "given up");
-                            let why = format!("not done within {} s", LONGEST.as_secs());
-                            refusal(Reason::Overloaded, why, request_id).into_status().into_http()
-                        }
-                    };
-                    drop(seat);
-                    done(&mut response);
-                    Ok(response)
-                })
-            }
-            Err(refusal) => {
-                let peer = request.extensions().get::<Peer>().map(|peer| peer.addr);
-                tracing::warn!(%request_id, ?peer, path = request.uri().path(), reason = refusal.reason.as_str(), "refused at the door");
-                let mut response = refusal.into_status().into_http();
-                done(&mut response);
-                Box::pin(std::future::ready(Ok(response)))
-            }
-        }
+            measure(path, code, house.clock.instant().saturating_sub(started));
+            Ok(response)
+        })
     }
+}
+
+fn take_seat(seats: &Arc<Seats>, call: Call) -> Result<(Call, Seat), Refusal> {
+    let seat = seats.take(&call.caller.account).ok_or_else(|| {
+        let why = format!("{} has {MAX_REQUESTS} requests in work", call.caller.account);
+        refusal(Reason::Overloaded, why, call.request_id)
+    })?;
+    Ok((call, seat))
+}
+
+fn given_up(path: &str, request_id: Uuid) -> Response<Body> {
+    tracing::warn!(%request_id, path, "given up");
+    let why = format!("not done within {} s", LONGEST.as_secs());
+    refusal(Reason::Overloaded, why, request_id).into_status().into_http()
+}
+
+fn turned_away<B>(request: &Request<B>, refusal: Refusal) -> Response<Body> {
+    let peer = request.extensions().get::<Peer>().map(|peer| peer.addr);
+    let (event, reason) = (refusal.reason.event(), refusal.reason.as_str());
+    let request_id = &refusal.request_id;
+    tracing::warn!(
+        event,
+        request_id,
+        ?peer,
+        path = request.uri().path(),
+        reason,
+        detail = refusal.message,
+        "refused at the door"
+    );
+    refusal.into_status().into_http()
 }
 
 /// The call and the message of a request that came through the door.
@@ -134,31 +157,7 @@ pub(super) fn call_of<T>(request: tonic::Request<T>) -> Result<(Call, T), Status
     Ok((call, message))
 }
 
-/// Who asks, if the method stands in the table and the certificate stands for an account.
-fn admit<B>(
-    house: &House,
-    request: &Request<B>,
-    listed: bool,
-    request_id: Uuid,
-) -> Result<Call, Refusal> {
-    let Some(peer) = request.extensions().get::<Peer>() else {
-        let why = "the connection has no client certificate";
-        return Err(refusal(Reason::NotAuthenticated, why, request_id));
-    };
-    let Some(caller) = house.identity.caller(&peer.certificate) else {
-        let why = "no rule under [[identity.certificate]] turns this client certificate into an \
-                   account; `sso cert show` shows what it carries";
-        return Err(refusal(Reason::NotAuthenticated, why, request_id));
-    };
-    if !listed {
-        let why =
-            format!("the method {} stands in no row of the access table", request.uri().path());
-        return Err(refusal(Reason::MethodNotListed, why, request_id));
-    }
-    Ok(Call { caller, request_id })
-}
-
-fn refusal(reason: Reason, message: impl Into<String>, request_id: Uuid) -> Refusal {
+pub(super) fn refusal(reason: Reason, message: impl Into<String>, request_id: Uuid) -> Refusal {
     Refusal { request_id: request_id.to_string(), ..Refusal::new(reason, message) }
 }
 

@@ -1,14 +1,19 @@
 //! How an error leaves the house: status, reason, request id, and the audit of denials.
 
-use sso_proto::Refusal;
+use std::sync::Arc;
+
+use sso_proto::{Event, Reason, Refusal};
 use tonic::{Code, Response, Status};
 
-use super::{Handlers, convert::cut};
+use super::{Handlers, convert::cut, trail::About};
 use crate::{
     access::{Action, Call},
     audit::Subject,
     error::Error,
 };
+
+/// Characters of what administrators may know of an error.
+const LONGEST_DETAIL: usize = 1000;
 
 /// The status that `error` is answered with.
 pub(super) fn status(error: Error, call: &Call) -> Status {
@@ -29,7 +34,8 @@ impl Handlers {
         application: &str,
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<Response<T>, Status> {
-        self.answer(call, action, application, work).await.map(Response::new)
+        let answer = self.answer(call, action, application, work).await?;
+        Ok(about(Response::new(answer), action, application))
     }
 
     /// Does the work of a handler. A denial is audited before it is answered.
@@ -40,24 +46,57 @@ impl Handlers {
         application: &str,
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Status> {
-        let error = match work.await {
+        let mut error = match work.await {
             Ok(value) => return Ok(value),
             Err(error) => error,
         };
         let application = cut(application);
+        self.note(call, action, application, &error).await;
+        if !error.for_administrators.is_empty()
+            && self.house.access.is_affiliate_administrator(&call.caller)
+        {
+            // They may read all of it elsewhere, and are the ones to mend it.
+            error.message = format!("{} ({})", error.message, for_administrators(&error));
+        }
+        let mut status = status(error, call);
+        status.set_source(Arc::new(About::new(action, application)));
+        Err(status)
+    }
+
+    /// Logs an error; audits it where it is a denial.
+    async fn note(&self, call: &Call, action: Action, application: &str, error: &Error) {
         let (action_name, reason) = (action.as_str(), error.reason.as_str());
-        let code = error.reason.code();
-        if code == Code::PermissionDenied {
-            tracing::warn!(%call, action = action_name, application, reason, "denied");
-            let subject = Subject { application, ..Subject::default() };
+        let (event, code) = (error.reason.event(), error.reason.code());
+        if matches!(code, Code::PermissionDenied | Code::Unauthenticated) {
+            tracing::warn!(event, %call, action = action_name, application, reason, "denied");
+            let detail = for_administrators(error);
+            if !detail.is_empty() {
+                tracing::warn!(event = Event::AccountsAccepted.number(), %call, action = action_name, application, detail, "what would have been accepted");
+            }
+            if error.reason == Reason::CredentialsMismatch {
+                // Recorded already, with the external user.
+                return;
+            }
+            let subject = Subject { application, object: "", detail };
             if let Err(lost) = self.house.audit.denied(call, action, subject, error.reason).await {
                 tracing::error!(%call, error = %lost, "a denial could not be audited");
             }
         } else if matches!(code, Code::Internal | Code::DataLoss | Code::Unavailable) {
-            tracing::error!(%call, action = action_name, application, %error, "failed");
+            tracing::error!(event, %call, action = action_name, application, %error, "failed");
         } else {
-            tracing::info!(%call, action = action_name, application, reason, "refused");
+            tracing::info!(event, %call, action = action_name, application, reason, "refused");
         }
-        Err(status(error, call))
     }
+}
+
+/// The answer with what it is about, for the door.
+pub(super) fn about<T>(mut answer: Response<T>, action: Action, application: &str) -> Response<T> {
+    answer.extensions_mut().insert(About::new(action, application));
+    answer
+}
+
+/// What only administrators may know of the error, as much as a header or an audit record bears.
+fn for_administrators(error: &Error) -> &str {
+    let whole = error.for_administrators.as_str();
+    whole.char_indices().nth(LONGEST_DETAIL).and_then(|(end, _)| whole.get(..end)).unwrap_or(whole)
 }

@@ -15,8 +15,8 @@ use crate::{
     access::{Action, Call},
     error::Error,
     master::{MasterState, MasterStatus},
-    model::{Accounts, ServerEntry},
-    system::{GlobalInfoChange, ServerStatus},
+    model::{Accounts, ServerEntry, ServerSettings},
+    system::{GlobalInfoChange, ServerSettingsChange, ServerStatus},
 };
 
 #[tonic::async_trait]
@@ -93,6 +93,37 @@ impl System for Handlers {
         })
         .await
     }
+
+    async fn get_server_settings(
+        &self,
+        request: Request<v1::GetServerSettingsRequest>,
+    ) -> Result<Response<v1::GetServerSettingsResponse>, Status> {
+        let (call, message) = call_of(request)?;
+        self.respond(&call, Action::ServerSettingsRead, "", async {
+            let (server, settings) =
+                self.house.system.server_settings(&call, &message.server).await?;
+            let settings = Some(server_settings(settings));
+            Ok(v1::GetServerSettingsResponse { server, settings })
+        })
+        .await
+    }
+
+    async fn update_server_settings(
+        &self,
+        request: Request<v1::UpdateServerSettingsRequest>,
+    ) -> Result<Response<v1::UpdateServerSettingsResponse>, Status> {
+        let (call, message) = call_of(request)?;
+        self.respond(&call, Action::ServerSettingsUpdate, "", async {
+            let given = message.settings.unwrap_or_default();
+            let paths = message.update_mask.unwrap_or_default().paths;
+            let change = server_settings_change(given, &paths)?;
+            let (server, settings) =
+                self.house.system.update_server_settings(&call, &message.server, change).await?;
+            let settings = Some(server_settings(settings));
+            Ok(v1::UpdateServerSettingsResponse { server, settings })
+        })
+        .await
+    }
 }
 
 fn server_status(status: ServerStatus, call: &Call) -> v1::GetServerStatusResponse {
@@ -109,9 +140,53 @@ fn server_status(status: ServerStatus, call: &Call) -> v1::GetServerStatusRespon
             groups: call.caller.groups.values().cloned().collect(),
             sso_administrator: status.sso_administrator,
             affiliate_administrator: status.affiliate_administrator,
+            configuration_reader: status.configuration_reader,
+            auditor: status.auditor,
+            trusted_host: status.trusted_host,
+            source: call.caller.proof.as_str().to_owned(),
         }),
         server_time: Some(timestamp(status.now)),
+        settings: Some(server_settings(status.settings)),
+        tickets_allowed: status.tickets_allowed,
+        host_initiated_allowed: status.host_initiated_allowed,
     }
+}
+
+fn server_settings(settings: ServerSettings) -> v1::ServerSettings {
+    v1::ServerSettings {
+        positive_audit_level: settings.positive_audit_level.into(),
+        negative_audit_level: settings.negative_audit_level.into(),
+        remote_lookup: settings.remote_lookup,
+    }
+}
+
+fn server_settings_change(
+    given: v1::ServerSettings,
+    paths: &[String],
+) -> Result<ServerSettingsChange, Error> {
+    if paths.is_empty() {
+        return Err(missing("update_mask"));
+    }
+    // A level that no byte holds is out of range as well.
+    let level = |level: u32| u8::try_from(level).unwrap_or(u8::MAX);
+    let mut change = ServerSettingsChange::default();
+    for path in paths {
+        match path.as_str() {
+            "positive_audit_level" => {
+                change.positive_audit_level = Some(level(given.positive_audit_level));
+            }
+            "negative_audit_level" => {
+                change.negative_audit_level = Some(level(given.negative_audit_level));
+            }
+            "remote_lookup" => change.remote_lookup = Some(given.remote_lookup),
+            other => {
+                let message =
+                    format!("the update mask names `{}`, which a server does not have", cut(other));
+                return Err(Error::new(Reason::InvalidRequest, message));
+            }
+        }
+    }
+    Ok(change)
 }
 
 fn server((server, online): (ServerEntry, bool)) -> v1::ServerEntry {
@@ -182,6 +257,18 @@ fn change(given: &v1::GlobalInfo, paths: &[String]) -> Result<GlobalInfoChange, 
             "credential_cache_timeout" => {
                 change.credential_cache_timeout = Some(given.credential_cache_timeout);
             }
+            "tickets_allowed" => change.tickets_allowed = Some(given.tickets_allowed),
+            "tickets_validated" => change.tickets_validated = Some(given.tickets_validated),
+            "host_initiated_allowed" => {
+                change.host_initiated_allowed = Some(given.host_initiated_allowed);
+            }
+            "trusted_hosts" => {
+                change.trusted_hosts = Some(Accounts::parse(&given.trusted_hosts)?);
+            }
+            "configuration_readers" => {
+                change.configuration_readers = Some(Accounts::parse(&given.configuration_readers)?);
+            }
+            "auditors" => change.auditors = Some(Accounts::parse(&given.auditors)?),
             "enabled" => {
                 let message = "`enabled` is changed with System.Enable and System.Disable";
                 return Err(Error::new(Reason::Immutable, message));

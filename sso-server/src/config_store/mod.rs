@@ -121,7 +121,7 @@ pub struct ConfigStore {
 }
 
 impl ConfigStore {
-    /// The application, if the caller may do this to it.
+    /// The application, if the caller may do this to it and it keeps configurations.
     async fn enter(
         &self,
         call: &Call,
@@ -129,7 +129,9 @@ impl ConfigStore {
         name: &ApplicationName,
     ) -> Result<Application, Error> {
         let found = self.storage.application(name).await?;
-        self.access.require_in(call, action, name, found)
+        let application = self.access.require_in(call, action, name, found)?;
+        application.require_config_store()?;
+        Ok(application)
     }
 }
 

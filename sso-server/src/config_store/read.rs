@@ -1,12 +1,11 @@
 //! Reading configurations: values, identifiers, history.
 
-use sso_proto::Reason;
-
 use super::{ConfigStore, Configuration, ReadMode, field, not_found};
 use crate::{
     access::{Action, Call},
     audit::Subject,
     error::Error,
+    lookup::require_served,
     model::{
         Application, ApplicationName, Bag, ConfigurationHead, Identifier, Label, Page, PageRequest,
         RevisionEntry,
@@ -19,7 +18,7 @@ impl ConfigStore {
     /// enabled, and the reveal is recorded before any value leaves.
     ///
     /// # Errors
-    /// A missing role, `APPLICATION_DISABLED`, `CONFIGURATION_NOT_FOUND`, `UNKNOWN_FIELD`, what the
+    /// A missing role, `REMOTE_LOOKUP_NOT_ALLOWED`, `APPLICATION_DISABLED`, `CONFIGURATION_NOT_FOUND`, `UNKNOWN_FIELD`, what the
     /// vault refuses, `AUDIT_UNAVAILABLE`.
     pub async fn get(
         &self,
@@ -29,14 +28,12 @@ impl ConfigStore {
         mode: ReadMode,
         fields: &[Label],
     ) -> Result<Configuration, Error> {
+        if mode == ReadMode::Runtime {
+            self.access.require_lookup(call)?;
+        }
         let application = self.enter(call, mode.action(), name).await?;
-        if mode == ReadMode::Runtime && !application.enabled {
-            return Err(Error::new(
-                Reason::ApplicationDisabled,
-                format!(
-                    "application \"{name}\" is disabled; an administrator of it enables it with `sso app enable`"
-                ),
-            ));
+        if mode == ReadMode::Runtime {
+            require_served(&application)?;
         }
         for label in fields {
             field(&application, label)?;
@@ -47,13 +44,9 @@ impl ConfigStore {
             .configuration(application.id, identifier)
             .await?
             .ok_or_else(|| not_found(&application.name, identifier))?;
-        let place = BagPlace {
-            application: application.id,
-            configuration: stored.head.id,
-            identifier,
-            revision: stored.head.revision,
-        };
-        let bag = self.vault.open(place, &stored.sealed)?;
+        let head = &stored.head;
+        let place = BagPlace::configuration(application.id, head.id, identifier, head.revision);
+        let bag = self.vault.open(&place, &stored.sealed)?;
         let read = select(&application, stored.head, &bag, mode, fields);
         if mode == ReadMode::Runtime {
             let detail = format!("revision {}", read.revision);
@@ -62,7 +55,7 @@ impl ConfigStore {
                 object: &read.identifier,
                 detail: &detail,
             };
-            self.audit.reveal(call, subject).await?;
+            self.audit.reveal(call, Action::ConfigurationReveal, subject).await?;
         }
         Ok(read)
     }

@@ -138,10 +138,7 @@ impl Watcher {
     async fn look(&mut self, news: &News) -> Result<Result<(), Gone>, Error> {
         if news.system || news.everything {
             let caller = &self.call.caller;
-            self.call.caller = self.store.identity.again(caller).ok_or_else(|| {
-                let why = format!("{} is the name of a group now", caller.account.as_str());
-                Error::new(Reason::NotAuthenticated, why)
-            })?;
+            self.call.caller = self.store.identity.again(caller)?;
         }
         let mut allowed = HashSet::new();
         for (target, id) in self.targets.clone() {
@@ -259,12 +256,13 @@ mod tests {
         access::Access,
         audit::Audit,
         changes::Changes,
-        config_store::{SetMode, Write},
+        config_store::{ReadMode, SetMode, Write},
         groups::Groups,
         identity::Identity,
         master::MasterSecret,
         model::{
-            Account, Accounts, ApplicationType, Caller, FieldUpdate, Fields, GlobalInfo, Label,
+            Account, Accounts, ApplicationFlags, ApplicationType, Caller, FieldUpdate, Fields,
+            GlobalInfo, Label, ServerSettings,
         },
         storage::{DatabaseSettings, DatabaseUrl, Storage},
         vault::Vault,
@@ -272,12 +270,19 @@ mod tests {
 
     fn call(account: &str, groups: BTreeMap<String, String>) -> Call {
         let account = Account::parse(account).unwrap();
-        Call { caller: Caller { account, groups }, request_id: Uuid::nil() }
+        Call {
+            caller: Caller { account, groups, proof: crate::model::Proof::Certificate },
+            request_id: Uuid::nil(),
+            local: true,
+        }
     }
 
     fn application() -> Application {
-        let label =
-            |ordinal, label: &str| FieldUpdate { ordinal, label: label.into(), masked: false };
+        let label = |ordinal, label: &str| FieldUpdate {
+            ordinal,
+            label: label.into(),
+            ..FieldUpdate::default()
+        };
         let now = time::OffsetDateTime::UNIX_EPOCH;
         Application {
             id: ApplicationId::generate(),
@@ -289,8 +294,14 @@ mod tests {
             administrators: Accounts::parse(&["D\\writer"]).unwrap(),
             administrators_same: false,
             allow_local_accounts: false,
+            windows_account: None,
+            flags: ApplicationFlags::default(),
+            ticket_timeout: 0,
             enabled: true,
-            fields: Fields::parse(vec![label(0, "id"), label(1, "url")]).unwrap().0,
+            fields: {
+                let labels = vec![label(0, "id"), label(1, "url")];
+                Fields::parse(ApplicationType::ConfigStore, labels).unwrap().0
+            },
             created_at: now,
             updated_at: now,
         }
@@ -368,5 +379,24 @@ mod tests {
             reason = watching => assert_eq!(reason, Reason::NotApplicationUser),
             () = tokio::time::sleep(3 * RECHECK) => panic!("a watch outlives the role"),
         }
+    }
+
+    #[tokio::test]
+    async fn runtime_reads_are_for_the_own_machine_where_an_administrator_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path(), Groups::load(None).unwrap()).await;
+        let (name, main) =
+            (ApplicationName::parse("Orders").unwrap(), Identifier::parse("Main").unwrap());
+        let near = call("D\\writer", BTreeMap::new());
+        let far = Call { local: false, ..near.clone() };
+        let read = async |call: &Call, mode| {
+            store.get(call, &name, &main, mode, &[]).await.unwrap_err().reason
+        };
+        assert_eq!(read(&far, ReadMode::Runtime).await, Reason::NotApplicationUser);
+        let settings = ServerSettings { remote_lookup: false, ..ServerSettings::default() };
+        store.access.adopt_server_settings(settings);
+        assert_eq!(read(&far, ReadMode::Runtime).await, Reason::RemoteLookupNotAllowed);
+        assert_eq!(read(&near, ReadMode::Runtime).await, Reason::NotApplicationUser);
+        assert_eq!(read(&far, ReadMode::Admin).await, Reason::ConfigurationNotFound);
     }
 }

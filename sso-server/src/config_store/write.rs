@@ -114,7 +114,7 @@ impl ConfigStore {
             );
             Error::new(Reason::RevisionNotFound, message)
         })?;
-        let bag = self.vault.open(place(&application, &taken, wanted), &sealed.sealed)?;
+        let bag = self.vault.open(&place(&application, &taken, wanted), &sealed.sealed)?;
         let stored = match self.bag_before(&mut transaction, &application, &taken).await {
             // Going back is the way out of a damaged revision.
             Err(error) if is_damage(&error) => Bag::default(),
@@ -226,7 +226,7 @@ impl ConfigStore {
         new: Put<'_>,
     ) -> Result<(), Error> {
         let place = place(application, new.taken, new.taken.revision);
-        let sealed = self.vault.seal(place, new.bag)?;
+        let sealed = self.vault.seal(&place, new.bag)?;
         let row = NewRevision {
             configuration: new.taken.id,
             revision: new.taken.revision,
@@ -255,7 +255,7 @@ impl ConfigStore {
             let place = place(application, taken, taken.before);
             Error::new(Reason::SealedValueDamaged, format!("the row of {place} is missing"))
         })?;
-        self.vault.open(place(application, taken, taken.before), &stored.sealed)
+        self.vault.open(&place(application, taken, taken.before), &stored.sealed)
     }
 
     async fn commit(
@@ -380,9 +380,8 @@ fn labels(application: &Application, ordinals: &[u16]) -> Vec<String> {
         .collect()
 }
 
-fn place<'a>(application: &Application, taken: &Taken<'a>, revision: Revision) -> BagPlace<'a> {
-    let Taken { id: configuration, identifier, .. } = *taken;
-    BagPlace { application: application.id, configuration, identifier, revision }
+fn place(application: &Application, taken: &Taken<'_>, revision: Revision) -> BagPlace {
+    BagPlace::configuration(application.id, taken.id, taken.identifier, revision)
 }
 
 fn is_damage(error: &Error) -> bool {

@@ -26,7 +26,7 @@ use sso_core::{
     key_ring::KeyRing,
     tls::TlsError,
 };
-use sso_proto::Reason;
+use sso_proto::{Event, Reason};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -315,12 +315,21 @@ impl MasterSecret {
     fn adopt(&self, keys: KeyRing, version: u64, at: Duration) {
         let keys = Arc::new(keys);
         tracing::info!(
+            event = Event::MasterSecretObtained.number(),
             master = %self.url,
             version,
             active = %keys.active(),
             fingerprint = %keys.active_fingerprint(),
             "keys obtained from the master secret server"
         );
+        let older = keys.generations().count().saturating_sub(1);
+        if older > 0 {
+            tracing::info!(
+                event = Event::OlderGenerationsObtained.number(),
+                older,
+                "and older keys"
+            );
+        }
         // The lease first: keys without one would be forgotten by the timer in between.
         self.held.store(true, Ordering::Relaxed);
         self.confirm(at);
@@ -335,7 +344,7 @@ impl MasterSecret {
         notes.last_confirmed_at = Some(self.clock.now());
         notes.foreign = None;
         if notes.last_error.take().is_some() {
-            tracing::info!(master = %self.url, "the master secret server is reachable again");
+            tracing::info!(event = Event::MasterBack.number(), master = %self.url, "the master secret server is reachable again");
         }
     }
 
@@ -344,7 +353,7 @@ impl MasterSecret {
         self.leases.end_write();
         let mut notes = self.notes();
         if notes.last_error.as_ref() != Some(&error) {
-            tracing::warn!(master = %self.url, error, "the master secret server does not serve");
+            tracing::warn!(event = Event::MasterLost.number(), master = %self.url, error, "the master secret server does not serve");
         }
         notes.last_error = Some(error);
     }

@@ -4,11 +4,11 @@ use sso_proto::Reason;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Accounts, ApplicationName, Label};
+use super::{Account, Accounts, ApplicationFlag, ApplicationFlags, ApplicationName, Caller, Label};
 use crate::error::Error;
 
-/// A config store application has at most this many fields (ESSO.md 3.5).
-pub const MAX_FIELDS: usize = 256;
+/// Minutes of a year: no ticket lasts longer (ESSO.md 5.1).
+const MAX_TICKET_TIMEOUT: u32 = 525_600;
 const MAX_DESCRIPTION: usize = 4096;
 const MAX_CONTACT: usize = 255;
 
@@ -39,23 +39,50 @@ impl std::fmt::Display for ApplicationId {
 /// What an application keeps (ESSO.md 3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ApplicationType {
+    /// One mapping for each user.
+    Individual,
+    /// One mapping for each of its user accounts, which may be groups.
+    Group,
     /// Encrypted configurations under identifiers.
     ConfigStore,
+    /// Many external users, one account.
+    HostGroup,
 }
 
 impl ApplicationType {
+    /// Every type.
+    pub const ALL: [Self; 4] = [Self::Individual, Self::Group, Self::ConfigStore, Self::HostGroup];
+
     /// The word stored and shown.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Individual => "individual",
+            Self::Group => "group",
             Self::ConfigStore => "config-store",
+            Self::HostGroup => "host-group",
         }
     }
 
     /// The type of this word; `None` for one this version does not keep.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
-        (word == Self::ConfigStore.as_str()).then_some(Self::ConfigStore)
+        Self::ALL.into_iter().find(|kind| kind.as_str() == word)
+    }
+
+    /// How many fields an application of this type has at most (ESSO.md 3.5).
+    #[must_use]
+    pub fn max_fields(self) -> usize {
+        match self {
+            Self::ConfigStore => 256,
+            Self::Individual | Self::Group | Self::HostGroup => 64,
+        }
+    }
+
+    /// Whether it keeps mappings.
+    #[must_use]
+    pub fn has_mappings(self) -> bool {
+        self != Self::ConfigStore
     }
 }
 
@@ -68,10 +95,12 @@ pub struct Field {
     pub label: Label,
     /// Withheld in admin mode.
     pub masked: bool,
+    /// Holds the password that password synchronisation changes.
+    pub synchronized: bool,
 }
 
 /// A field as given by a caller, before it stands in an application.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldUpdate {
     /// The place the caller wants it at.
     pub ordinal: u32,
@@ -79,6 +108,8 @@ pub struct FieldUpdate {
     pub label: String,
     /// Whether it is to be masked.
     pub masked: bool,
+    /// Whether password synchronisation changes it.
+    pub synchronized: bool,
 }
 
 /// The fields of one application: at least one, contiguous from 0, labels unique, field 0 unmasked.
@@ -90,11 +121,20 @@ impl Fields {
     /// returned says that this happened.
     ///
     /// # Errors
-    /// `INVALID_FIELDS` for none, too many, gaps or repeated labels; `INVALID_NAME` for a bad label.
-    pub fn parse(given: Vec<FieldUpdate>) -> Result<(Self, bool), Error> {
-        if given.is_empty() || given.len() > MAX_FIELDS {
-            let message =
-                format!("an application has 1 to {MAX_FIELDS} fields, not {}", given.len());
+    /// `INVALID_FIELDS` for none, too many, gaps, repeated labels or several synchronized ones;
+    /// `INVALID_NAME` for a bad label.
+    pub fn parse(kind: ApplicationType, given: Vec<FieldUpdate>) -> Result<(Self, bool), Error> {
+        let most = kind.max_fields();
+        if given.is_empty() || given.len() > most {
+            let message = format!(
+                "a {} application has 1 to {most} fields, not {}",
+                kind.as_str(),
+                given.len()
+            );
+            return Err(Error::new(Reason::InvalidFields, message));
+        }
+        if given.iter().filter(|field| field.synchronized).count() > 1 {
+            let message = "at most one field of an application is synchronized";
             return Err(Error::new(Reason::InvalidFields, message));
         }
         let mut given = given;
@@ -117,7 +157,12 @@ impl Fields {
                     format!("the label \"{label}\" is given to two fields"),
                 ));
             }
-            fields.push(Field { ordinal, label, masked: field.masked && ordinal != 0 });
+            if field.synchronized && ordinal == 0 {
+                let message = "field 0 is the external user and holds no password to synchronize";
+                return Err(Error::new(Reason::InvalidFields, message));
+            }
+            let (masked, synchronized) = (field.masked && ordinal != 0, field.synchronized);
+            fields.push(Field { ordinal, label, masked, synchronized });
         }
         Ok((Self(fields), mask_ignored))
     }
@@ -126,16 +171,17 @@ impl Fields {
     ///
     /// # Errors
     /// As [`Self::parse`].
-    pub fn from_stored(fields: Vec<Field>) -> Result<Self, Error> {
+    pub fn from_stored(kind: ApplicationType, fields: Vec<Field>) -> Result<Self, Error> {
         let given = fields
             .into_iter()
             .map(|field| FieldUpdate {
                 ordinal: u32::from(field.ordinal),
                 label: field.label.as_str().to_owned(),
                 masked: field.masked,
+                synchronized: field.synchronized,
             })
             .collect();
-        Self::parse(given).map(|(fields, _)| fields)
+        Self::parse(kind, given).map(|(fields, _)| fields)
     }
 
     /// The fields by ordinal.
@@ -149,15 +195,29 @@ impl Fields {
         self.0.len()
     }
 
-    /// Adds a field behind the last one; `None` where there are [`MAX_FIELDS`] already. The caller
-    /// has made sure that the label is new.
-    pub fn add(&mut self, label: Label, masked: bool) -> Option<Field> {
-        if self.0.len() >= MAX_FIELDS {
+    /// Adds a field behind the last one; `None` where there are `most` already. The caller has made
+    /// sure that the label is new.
+    pub fn add(&mut self, label: Label, masked: bool, most: usize) -> Option<Field> {
+        if self.0.len() >= most {
             return None;
         }
-        let field = Field { ordinal: u16::try_from(self.0.len()).ok()?, label, masked };
+        let ordinal = u16::try_from(self.0.len()).ok()?;
+        let field = Field { ordinal, label, masked, synchronized: false };
         self.0.push(field.clone());
         Some(field)
+    }
+
+    /// How many credentials a mapping has: one for each field behind field 0.
+    #[must_use]
+    pub fn credential_count(&self) -> usize {
+        self.0.len().saturating_sub(1)
+    }
+
+    /// Whether it is clear which field holds the password: there are exactly two fields, or one is
+    /// marked (ESSO.md 3.5).
+    #[must_use]
+    pub fn password_is_clear(&self) -> bool {
+        self.0.len() == 2 || self.0.iter().any(|field| field.synchronized)
     }
 
     /// The field of this label, in any case.
@@ -186,8 +246,10 @@ pub struct Application {
     pub description: String,
     /// Free text, often an address, at most 255 characters.
     pub contact: String,
-    /// The application users, in order.
+    /// The application users, in order; none in a host group application.
     pub users: Accounts,
+    /// The one account of a host group application.
+    pub windows_account: Option<Account>,
     /// The application administrators; empty where `administrators_same`.
     pub administrators: Accounts,
     /// The application administrators are the affiliate administrators.
@@ -196,6 +258,10 @@ pub struct Application {
     pub allow_local_accounts: bool,
     /// Run-time use is served.
     pub enabled: bool,
+    /// What it is told to do.
+    pub flags: ApplicationFlags,
+    /// Minutes; 0 = as the system says.
+    pub ticket_timeout: u32,
     /// Its fields.
     pub fields: Fields,
     /// When it was created.
@@ -205,10 +271,48 @@ pub struct Application {
 }
 
 impl Application {
-    /// Checks what spans several parts: texts, local accounts, who administers (ESSO.md 3.4).
+    /// Whether this flag is on.
+    #[must_use]
+    pub fn has(&self, flag: ApplicationFlag) -> bool {
+        self.flags.has(flag)
+    }
+
+    /// Whether the caller is one of its users; the windows account is the only user of a host group
+    /// application.
+    #[must_use]
+    pub fn has_user(&self, caller: &Caller) -> bool {
+        caller.is_in(&self.users)
+            || self.windows_account.as_ref().is_some_and(|account| *account == caller.account)
+    }
+
+    /// Refuses what only config store applications have.
     ///
     /// # Errors
-    /// `LOCAL_ACCOUNT_NOT_ALLOWED`, `ADMINISTRATORS_SAME`, `INVALID_REQUEST`.
+    /// `APPLICATION_TYPE_WRONG`.
+    pub fn require_config_store(&self) -> Result<(), Error> {
+        if self.kind == ApplicationType::ConfigStore {
+            return Ok(());
+        }
+        let message = format!(
+            "application \"{}\" is a {} application; only config store applications have this",
+            self.name,
+            self.kind.as_str()
+        );
+        Err(Error::new(Reason::ApplicationTypeWrong, message))
+    }
+
+    /// Whether it serves external users who log on.
+    #[must_use]
+    pub fn is_host_initiated(&self) -> bool {
+        self.kind == ApplicationType::HostGroup || self.has(ApplicationFlag::HostInitiated)
+    }
+
+    /// Checks what spans several parts: texts, accounts, who administers, timeout, password
+    /// synchronisation (ESSO.md 3.4).
+    ///
+    /// # Errors
+    /// `LOCAL_ACCOUNT_NOT_ALLOWED`, `ADMINISTRATORS_SAME`, `WINDOWS_ACCOUNT_INVALID`,
+    /// `TICKET_TIMEOUT_OUT_OF_RANGE`, `FIELDS_AMBIGUOUS`, `INVALID_REQUEST`.
     pub fn check(&self) -> Result<(), Error> {
         check_text("description", &self.description, MAX_DESCRIPTION)?;
         check_text("contact", &self.contact, MAX_CONTACT)?;
@@ -221,7 +325,23 @@ impl Application {
                 ),
             ));
         }
-        let mut accounts = self.users.iter().chain(self.administrators.iter());
+        self.check_windows_account()?;
+        if self.ticket_timeout > MAX_TICKET_TIMEOUT {
+            let message = format!(
+                "ticket_timeout (minutes) is {}; it must be 0 (as the system says) to {MAX_TICKET_TIMEOUT}",
+                self.ticket_timeout
+            );
+            return Err(Error::new(Reason::TicketTimeoutOutOfRange, message));
+        }
+        if self.has(ApplicationFlag::DirectPasswordSync) && !self.fields.password_is_clear() {
+            let message = format!(
+                "it is not clear which field of application \"{}\" holds the password; it needs exactly two fields, or one that is synchronized",
+                self.name
+            );
+            return Err(Error::new(Reason::FieldsAmbiguous, message));
+        }
+        let mut accounts =
+            self.users.iter().chain(self.administrators.iter()).chain(&self.windows_account);
         if !self.allow_local_accounts
             && let Some(local) = accounts.find(|account| account.domain().is_none())
         {
@@ -233,6 +353,24 @@ impl Application {
             ));
         }
         Ok(())
+    }
+}
+
+impl Application {
+    fn check_windows_account(&self) -> Result<(), Error> {
+        let refuse = |what: &str| {
+            let message = format!("application \"{}\" {what}", self.name);
+            Err(Error::new(Reason::WindowsAccountInvalid, message))
+        };
+        let is_host_group = self.kind == ApplicationType::HostGroup;
+        match (&self.windows_account, is_host_group) {
+            (None, true) => refuse("is a host group application and needs its windows_account"),
+            (Some(_), false) => refuse("is no host group application and has no windows_account"),
+            (Some(_), true) if !self.users.is_empty() => {
+                refuse("is a host group application: its windows_account is its only user")
+            }
+            (Some(_), true) | (None, false) => Ok(()),
+        }
     }
 }
 
@@ -255,14 +393,22 @@ mod tests {
     fn given(labels: &[(u32, &str, bool)]) -> Vec<FieldUpdate> {
         labels
             .iter()
-            .map(|&(ordinal, label, masked)| FieldUpdate { ordinal, label: label.into(), masked })
+            .map(|&(ordinal, label, masked)| FieldUpdate {
+                ordinal,
+                label: label.into(),
+                masked,
+                synchronized: false,
+            })
             .collect()
     }
 
     #[test]
     fn fields_are_ordered_and_field_0_is_never_masked() {
-        let (fields, ignored) =
-            Fields::parse(given(&[(1, "Key", true), (0, "reserved", true)])).unwrap();
+        let (fields, ignored) = Fields::parse(
+            ApplicationType::ConfigStore,
+            given(&[(1, "Key", true), (0, "reserved", true)]),
+        )
+        .unwrap();
         assert!(ignored);
         let shown: Vec<_> = fields.iter().map(|f| (f.label.as_str(), f.masked)).collect();
         assert_eq!(shown, [("reserved", false), ("Key", true)]);
@@ -278,13 +424,23 @@ mod tests {
             given(&[(0, "a", false), (0, "b", false)]),
             given(&[(0, "a", false), (1, "A", false)]),
         ] {
-            assert_eq!(Fields::parse(bad).unwrap_err().reason, Reason::InvalidFields);
+            assert_eq!(
+                Fields::parse(ApplicationType::ConfigStore, bad).unwrap_err().reason,
+                Reason::InvalidFields
+            );
         }
         let many = |n: u32| {
-            (0..n).map(|i| FieldUpdate { ordinal: i, label: format!("f{i}"), masked: false })
+            let field = |i| FieldUpdate {
+                ordinal: i,
+                label: format!("f{i}"),
+                masked: false,
+                synchronized: false,
+            };
+            (0..n).map(field)
         };
-        assert!(Fields::parse(many(256).collect()).is_ok());
-        let refused = Fields::parse(many(257).collect()).unwrap_err();
+        assert!(Fields::parse(ApplicationType::ConfigStore, many(256).collect()).is_ok());
+        assert!(Fields::parse(ApplicationType::Group, many(65).collect()).is_err());
+        let refused = Fields::parse(ApplicationType::ConfigStore, many(257).collect()).unwrap_err();
         assert_eq!(refused.reason, Reason::InvalidFields);
         assert!(refused.message.contains("257"));
     }

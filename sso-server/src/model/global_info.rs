@@ -28,6 +28,18 @@ pub struct GlobalInfo {
     pub credential_cache_timeout: u32,
     /// Off: everything but administration of the system is refused.
     pub enabled: bool,
+    /// Tickets may be issued, and redeemed where the application allows them.
+    pub tickets_allowed: bool,
+    /// Tickets are validated against a sender, whatever the application says.
+    pub tickets_validated: bool,
+    /// External users may log on where the application allows it.
+    pub host_initiated_allowed: bool,
+    /// Their word is taken for who sent a message.
+    pub trusted_hosts: Accounts,
+    /// Read every configuration without masked values.
+    pub configuration_readers: Accounts,
+    /// Read every audit record.
+    pub auditors: Accounts,
 }
 
 impl GlobalInfo {
@@ -44,6 +56,12 @@ impl GlobalInfo {
             ticket_timeout: 2,
             credential_cache_timeout: 60,
             enabled: true,
+            tickets_allowed: false,
+            tickets_validated: true,
+            host_initiated_allowed: false,
+            trusted_hosts: Accounts::default(),
+            configuration_readers: Accounts::default(),
+            auditors: Accounts::default(),
         }
     }
 

@@ -134,6 +134,34 @@ name! {
     Label, "field label", 128, &['"', '\'', ';', '<', '>', '=']
 }
 
+/// A user of another system: 1 to 256 characters, compared without regard to case (ESSO.md 4.1). Every
+/// visible character may stand in it: systems differ in what they take.
+#[derive(Clone)]
+pub struct ExternalUser {
+    text: String,
+    key: String,
+}
+
+impl ExternalUser {
+    /// Parses `text`, keeping its case.
+    ///
+    /// # Errors
+    /// `EXTERNAL_USER_INVALID`, saying which rule the text breaks.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let key = parse_key("external user", text, 256)
+            .map_err(|error| Error::new(Reason::ExternalUserInvalid, error.message))?;
+        Ok(Self { text: text.to_owned(), key })
+    }
+}
+
+canonical_text!(ExternalUser);
+
+impl fmt::Debug for ExternalUser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.text)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -173,6 +201,10 @@ mod tests {
             if let Ok(name) = Identifier::parse(&text) {
                 let again = Identifier::parse(name.key()).unwrap();
                 prop_assert_eq!(again.key(), name.key());
+            }
+            if let Ok(user) = ExternalUser::parse(&text) {
+                let again = ExternalUser::parse(user.key()).unwrap();
+                prop_assert_eq!(again.key(), user.key());
             }
         }
     }

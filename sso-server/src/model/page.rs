@@ -8,6 +8,8 @@ use crate::error::Error;
 
 const DEFAULT: u32 = 100;
 const MOST: u32 = 1000;
+/// Characters; the longest is of a mapping: name, account and id, in two digits a byte.
+const LONGEST_TOKEN: usize = 8192;
 
 /// Which page of a list is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +66,7 @@ fn token(list: &str, after: &str) -> String {
 
 fn read(list: &str, token: &str) -> Option<String> {
     let digits = token.as_bytes();
-    if token.len() > 4096 || !token.len().is_multiple_of(2) {
+    if token.len() > LONGEST_TOKEN || !token.len().is_multiple_of(2) {
         return None;
     }
     let digit = |byte: u8| char::from(byte).to_digit(16);
@@ -103,6 +105,15 @@ mod tests {
         fn reading_never_panics(token in "\\PC{0,40}") {
             let _ = PageRequest::parse("audit", 1, &token);
         }
+    }
+
+    #[test]
+    fn the_longest_place_has_a_token() {
+        // Canonical name and account of four bytes a character, and an id.
+        let after =
+            format!("{}\n{}\n{}", "\u{10400}".repeat(255), "\u{10400}".repeat(255), "0".repeat(36));
+        let token = token("mappings", &after);
+        assert_eq!(PageRequest::parse("mappings", 0, &token).unwrap().after, Some(after));
     }
 
     #[test]

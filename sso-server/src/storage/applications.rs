@@ -16,14 +16,15 @@ use super::{
     rows::{Columns, clean, cut, fold, json, micros},
 };
 use crate::model::{
-    Account, Accounts, Application, ApplicationId, ApplicationName, ApplicationType, Field, Fields,
-    Label, Page, PageRequest,
+    Account, Accounts, Application, ApplicationFlag, ApplicationFlags, ApplicationId,
+    ApplicationName, ApplicationType, Field, Fields, Label, Page, PageRequest,
 };
 
 const TABLE: &str = "applications";
 /// The words for the roles.
 const USER: &str = "user";
 const ADMINISTRATOR: &str = "administrator";
+const WINDOWS: &str = "windows";
 const BY_KEY: &str = "SELECT id FROM applications WHERE name_key = $1";
 
 macro_rules! whole {
@@ -31,12 +32,13 @@ macro_rules! whole {
         concat!(
             "WITH page AS (", $($page)*, ") ",
             "SELECT 'application' AS part, id, 0 AS place, name AS text, 0 AS flag, name_key, type, ",
-            "description, contact, administrators_same, allow_local_accounts, enabled, created_at, ",
-            "updated_at FROM page ",
+            "description, contact, administrators_same, allow_local_accounts, enabled, flags, ",
+            "ticket_timeout, created_at, updated_at FROM page ",
             "UNION ALL SELECT role, page.id, position, account, 0, NULL, NULL, NULL, NULL, NULL, ",
-            "NULL, NULL, NULL, NULL FROM page JOIN application_accounts ON application_id = page.id ",
-            "UNION ALL SELECT 'field', page.id, ordinal, label, masked, NULL, NULL, NULL, NULL, ",
-            "NULL, NULL, NULL, NULL, NULL FROM page JOIN fields ON application_id = page.id"
+            "NULL, NULL, NULL, NULL, NULL, NULL FROM page ",
+            "JOIN application_accounts ON application_id = page.id ",
+            "UNION ALL SELECT 'field', page.id, ordinal, label, masked + 2 * synchronized, NULL, ",
+            "NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM page JOIN fields ON application_id = page.id"
         )
     };
 }
@@ -58,33 +60,43 @@ const LIST: Statement = Statement {
     sqlite: listed!("SELECT value FROM json_each($6)"),
     postgres: listed!("SELECT json_array_elements_text(CAST(CAST($6 AS TEXT) AS JSON))"),
 };
+const WITH_ACCOUNT: &str = "\
+    SELECT id, name, name_key FROM applications WHERE enabled = 1 AND id IN (\
+    SELECT application_id FROM application_accounts \
+    WHERE account_key = $1 AND role IN ('user', 'administrator')) ORDER BY name_key";
 const LOCK: Statement = Statement {
     sqlite: BY_KEY,
     postgres: "SELECT id FROM applications WHERE name_key = $1 FOR NO KEY UPDATE",
 };
 const INSERT: &str = "\
     INSERT INTO applications (id, name, name_key, type, description, contact, contact_key, \
-    administrators_same, allow_local_accounts, enabled, created_at, updated_at) \
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+    administrators_same, allow_local_accounts, enabled, flags, ticket_timeout, created_at, \
+    updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
 const UPDATE: &str = "\
     UPDATE applications SET description = $1, contact = $2, contact_key = $3, \
-    allow_local_accounts = $4, enabled = $5, updated_at = $6 WHERE id = $7";
+    allow_local_accounts = $4, enabled = $5, flags = $6, ticket_timeout = $7, updated_at = $8 \
+    WHERE id = $9";
+const COUNT_MAPPINGS: &str = "SELECT COUNT(*) AS mappings FROM mappings WHERE application_id = $1";
 const DELETE: &str = "DELETE FROM applications WHERE id = $1";
+const NAME: &str = "SELECT id, name, name_key FROM applications WHERE id = $1";
 const CLEAR_ACCOUNTS: &str = "DELETE FROM application_accounts WHERE application_id = $1";
 const INSERT_ACCOUNT: &str = "\
     INSERT INTO application_accounts (application_id, role, position, account, account_key) \
     VALUES ($1, $2, $3, $4, $5)";
 const INSERT_FIELD: &str = "\
-    INSERT INTO fields (application_id, ordinal, label, label_key, masked) \
-    VALUES ($1, $2, $3, $4, $5)";
+    INSERT INTO fields (application_id, ordinal, label, label_key, masked, synchronized) \
+    VALUES ($1, $2, $3, $4, $5, $6)";
 
 pub(super) const STATEMENTS: &[Statement] = &[
     Statement::same(LOAD),
     LIST,
+    Statement::same(WITH_ACCOUNT),
     LOCK,
     Statement::same(INSERT),
     Statement::same(UPDATE),
+    Statement::same(COUNT_MAPPINGS),
     Statement::same(DELETE),
+    Statement::same(NAME),
     Statement::same(CLEAR_ACCOUNTS),
     Statement::same(INSERT_ACCOUNT),
     Statement::same(INSERT_FIELD),
@@ -115,6 +127,19 @@ impl Storage {
         load(&mut *self.reader().await?, name).await
     }
 
+    /// The name of the application of this id; `None` when it was deleted.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Corrupt`.
+    pub async fn application_name(
+        &self,
+        id: ApplicationId,
+    ) -> Result<Option<ApplicationName>, StorageError> {
+        let rows =
+            sqlx::query(NAME).bind(id.to_string()).fetch_all(&mut *self.reader().await?).await?;
+        rows.first().map(named).transpose()
+    }
+
     /// Applications by name.
     ///
     /// # Errors
@@ -136,6 +161,22 @@ impl Storage {
             .fetch_all(&mut *self.reader().await?)
             .await?;
         Ok(cut(assemble(&rows)?, page, |application| application.name.key().to_owned()))
+    }
+
+    /// The enabled applications in which this account, a canonical key, is literally a user or an
+    /// administrator; by name.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Corrupt`.
+    pub async fn applications_with_account(
+        &self,
+        account_key: &str,
+    ) -> Result<Vec<ApplicationName>, StorageError> {
+        let rows = sqlx::query(WITH_ACCOUNT)
+            .bind(clean(account_key))
+            .fetch_all(&mut *self.reader().await?)
+            .await?;
+        rows.iter().map(named).collect()
     }
 }
 
@@ -184,6 +225,8 @@ impl Transaction {
             .bind(i64::from(application.administrators_same))
             .bind(i64::from(application.allow_local_accounts))
             .bind(i64::from(application.enabled))
+            .bind(flags(application))
+            .bind(i64::from(application.ticket_timeout))
             .bind(micros(application.created_at))
             .bind(micros(application.updated_at))
             .execute(self.connection())
@@ -201,9 +244,9 @@ impl Transaction {
         self.insert_accounts(application).await
     }
 
-    /// Writes description, contact, accounts, local accounts flag, enabled flag and time of the last
-    /// change; `false` when there is no such application. Read it with [`Self::lock_application`]
-    /// first, or a change of another is lost.
+    /// Writes description, contact, accounts, flags, ticket timeout and time of the last change;
+    /// `false` when there is no such application. Read it with [`Self::lock_application`] first, or a
+    /// change of another is lost.
     ///
     /// # Errors
     /// `Unavailable`.
@@ -217,6 +260,8 @@ impl Transaction {
             .bind(fold(&application.contact))
             .bind(i64::from(application.allow_local_accounts))
             .bind(i64::from(application.enabled))
+            .bind(flags(application))
+            .bind(i64::from(application.ticket_timeout))
             .bind(micros(application.updated_at))
             .bind(application.id.to_string())
             .execute(self.connection())
@@ -233,7 +278,12 @@ impl Transaction {
     }
 
     async fn insert_accounts(&mut self, application: &Application) -> Result<(), StorageError> {
-        let roles = [(USER, &application.users), (ADMINISTRATOR, &application.administrators)];
+        let windows: Accounts = application.windows_account.iter().cloned().collect();
+        let roles = [
+            (USER, &application.users),
+            (ADMINISTRATOR, &application.administrators),
+            (WINDOWS, &windows),
+        ];
         for (role, accounts) in roles {
             for (position, account) in (0_i64..).zip(accounts.iter()) {
                 sqlx::query(INSERT_ACCOUNT)
@@ -265,6 +315,7 @@ impl Transaction {
             .bind(field.label.as_str())
             .bind(field.label.key())
             .bind(i64::from(field.masked))
+            .bind(i64::from(field.synchronized))
             .execute(self.connection())
             .await;
         match inserted {
@@ -272,6 +323,16 @@ impl Transaction {
             Err(error) if is_unique_violation(&error) => Err(StorageError::LabelTaken),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// How many mappings are kept under an application.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Corrupt`.
+    pub async fn mapping_count(&mut self, id: ApplicationId) -> Result<u64, StorageError> {
+        let rows =
+            sqlx::query(COUNT_MAPPINGS).bind(id.to_string()).fetch_all(self.connection()).await?;
+        rows.first().map_or(Ok(0), |row| Columns::of("mappings", row).number("mappings"))
     }
 
     /// Deletes an application with everything kept under it; `false` when there is none.
@@ -309,6 +370,7 @@ fn pattern(part: &str) -> String {
 struct Parts {
     users: Vec<(i64, Account)>,
     administrators: Vec<(i64, Account)>,
+    windows: Option<Account>,
     fields: Vec<Field>,
 }
 
@@ -323,13 +385,10 @@ fn assemble(rows: &[AnyRow]) -> Result<Vec<Application>, StorageError> {
         let of_id = parts.entry(id).or_default();
         match &*columns.text("part")? {
             "application" => heads.push((ApplicationId(id), columns)),
-            "field" => of_id.fields.push(Field {
-                ordinal: columns.number("place")?,
-                label: columns.parse("text", Label::parse)?,
-                masked: columns.flag("flag")?,
-            }),
+            "field" => of_id.fields.push(field(&columns)?),
             USER => of_id.users.push(holder(&columns)?),
             ADMINISTRATOR => of_id.administrators.push(holder(&columns)?),
+            WINDOWS => of_id.windows = Some(columns.parse("text", Account::parse)?),
             other => return Err(columns.corrupt(format!("unknown role {other}"))),
         }
     }
@@ -346,16 +405,55 @@ fn holder(columns: &Columns<'_>) -> Result<(i64, Account), StorageError> {
     Ok((columns.signed("place")?, columns.parse("text", Account::parse)?))
 }
 
+/// A field; the flag tells its mask (1) and its synchronization (2).
+fn field(columns: &Columns<'_>) -> Result<Field, StorageError> {
+    let flag: u8 = columns.number("flag")?;
+    if flag > 3 {
+        return Err(columns.corrupt("a field has a flag that is not 0 or 1"));
+    }
+    Ok(Field {
+        ordinal: columns.number("place")?,
+        label: columns.parse("text", Label::parse)?,
+        masked: flag & 1 != 0,
+        synchronized: flag & 2 != 0,
+    })
+}
+
+/// The flags as they are stored.
+fn flags(application: &Application) -> String {
+    let names: Vec<_> = application.flags.iter().map(|flag| flag.as_str().to_owned()).collect();
+    json(&names)
+}
+
+fn named(row: &AnyRow) -> Result<ApplicationName, StorageError> {
+    let id = Columns::of(TABLE, row).uuid("id")?;
+    name(&Columns::named(TABLE, row, id.to_string()), "name")
+}
+
+/// The name of an application in this column, with its key beside it.
+pub(super) fn name(columns: &Columns<'_>, column: &str) -> Result<ApplicationName, StorageError> {
+    let name = columns.parse(column, ApplicationName::parse)?;
+    if columns.text("name_key")? != name.key() {
+        return Err(columns.corrupt("column name_key is not the key of the name"));
+    }
+    Ok(name)
+}
+
 fn application(
     id: ApplicationId,
     columns: &Columns<'_>,
     parts: Parts,
 ) -> Result<Application, StorageError> {
-    let name = columns.parse("text", ApplicationName::parse)?;
-    if columns.text("name_key")? != name.key() {
-        return Err(columns.corrupt("column name_key is not the key of the name"));
-    }
-    let fields = Fields::from_stored(parts.fields)
+    let name = name(columns, "text")?;
+    let kind = columns.parse("type", |word| {
+        ApplicationType::parse(word).ok_or("a type this version does not keep")
+    })?;
+    let flag = |name: &String| {
+        ApplicationFlag::parse(name)
+            .ok_or_else(|| columns.corrupt("column flags names a flag this version does not know"))
+    };
+    let flags = columns.list("flags")?.iter().map(flag).collect::<Result<Vec<_>, _>>()?;
+    let fields = Fields::from_stored(kind, parts.fields)
         .map_err(|error| columns.corrupt(format!("its fields: {error}")))?;
     let in_order = |mut accounts: Vec<(i64, Account)>| -> Accounts {
         accounts.sort_by_key(|(position, _)| *position);
@@ -364,16 +462,17 @@ fn application(
     Ok(Application {
         id,
         name,
-        kind: columns.parse("type", |word| {
-            ApplicationType::parse(word).ok_or("a type this version does not keep")
-        })?,
+        kind,
         description: columns.text("description")?,
         contact: columns.text("contact")?,
         users: in_order(parts.users),
+        windows_account: parts.windows,
         administrators: in_order(parts.administrators),
         administrators_same: columns.flag("administrators_same")?,
         allow_local_accounts: columns.flag("allow_local_accounts")?,
         enabled: columns.flag("enabled")?,
+        flags: ApplicationFlags::from_stored(flags),
+        ticket_timeout: columns.number("ticket_timeout")?,
         fields,
         created_at: columns.time("created_at")?,
         updated_at: columns.time("updated_at")?,

@@ -80,6 +80,8 @@ pub enum Change {
     Application(ApplicationId),
     /// A configuration of an application was written or deleted.
     Configuration(ApplicationId, ConfigurationId),
+    /// Mappings of an application, or their credentials; or what is cached of them is to be forgotten.
+    Mappings(ApplicationId),
 }
 
 /// One change that was committed.
@@ -264,6 +266,7 @@ impl Transaction {
             Change::System => ("system", None, None),
             Change::Application(id) => ("application", Some(id), None),
             Change::Configuration(id, of) => ("configuration", Some(id), Some(of)),
+            Change::Mappings(id) => ("mappings", Some(id), None),
         };
         let rows = sqlx::query(INSERT)
             .bind(kind)
@@ -322,6 +325,7 @@ fn record(row: &AnyRow) -> Result<ChangeRecord, StorageError> {
         ("system", None, None) => Change::System,
         ("application", Some(id), None) => Change::Application(id),
         ("configuration", Some(id), Some(of)) => Change::Configuration(id, of),
+        ("mappings", Some(id), None) => Change::Mappings(id),
         (kind, ..) => return Err(columns.corrupt(format!("no change of the kind {kind}"))),
     };
     // A damaged configuration must not stop the news of all others; its readers find the damage.

@@ -13,6 +13,7 @@ use sqlx::{
     any::{AnyConnectOptions, AnyPoolOptions},
 };
 use sso_core::{clock::Clock, secret::SecretText};
+use sso_proto::Event;
 
 use super::{Dialect, Storage, StorageError};
 
@@ -153,6 +154,7 @@ impl Storage {
         let options = settings.options()?;
         reach(&options, dialect, settings.connect_deadline).await?;
 
+        tell_encryption(&options, &settings.url);
         let most = settings.max_connections.max(2);
         let readers = pool(&options, most, dialect.on_connect(dialect == Dialect::Postgres));
         let writers = match dialect {
@@ -160,6 +162,19 @@ impl Storage {
             Dialect::Postgres => readers.clone(),
         };
         Ok(Self { dialect, readers, writers, clock })
+    }
+}
+
+/// Says whether the database is reached over TLS. Options that leave it to the database do not count.
+fn tell_encryption(options: &AnyConnectOptions, database: &DatabaseUrl) {
+    let encrypted = options.database_url.query_pairs().any(|(key, mode)| {
+        matches!(&*key, "sslmode" | "ssl-mode")
+            && matches!(&*mode, "require" | "verify-ca" | "verify-full")
+    });
+    if encrypted {
+        tracing::info!(event = Event::DatabaseWithTls.number(), %database, "database over TLS");
+    } else {
+        tracing::info!(event = Event::DatabaseWithoutTls.number(), %database, "database without TLS");
     }
 }
 
@@ -194,7 +209,7 @@ async fn reach(
                 Ok(Err((error, _))) => error,
                 Err(_) => late(),
             };
-            tracing::warn!(error = %last, "the database does not answer yet");
+            tracing::warn!(event = Event::DatabaseSilent.number(), error = %last, "the database does not answer yet");
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }

@@ -28,8 +28,8 @@ pub enum StorageError {
     /// The application has a field of this label.
     #[error("the application has a field of this label")]
     LabelTaken,
-    /// What the row belongs to was deleted meanwhile.
-    #[error("what this belongs to was deleted meanwhile")]
+    /// The application that the row belongs to was deleted meanwhile.
+    #[error("the application that this belongs to was deleted meanwhile")]
     Gone,
     /// The transaction took longer than a transaction may; nothing was stored.
     #[error("the transaction was open for more than {0} s and was undone")]

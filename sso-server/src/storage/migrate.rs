@@ -28,7 +28,10 @@ macro_rules! step {
 }
 
 /// Every migration there is, oldest first.
-const STEPS: &[Step] = &[step!(1, "initial", "0001_initial.sql")];
+const STEPS: &[Step] = &[
+    step!(1, "initial", "0001_initial.sql"),
+    step!(2, "single sign-on", "0002_single_sign_on.sql"),
+];
 
 impl Storage {
     /// The newest schema version this program knows.

@@ -12,10 +12,14 @@ mod configurations;
 mod connect;
 mod dialect;
 mod error;
+mod mappings;
 mod migrate;
+mod principals;
 mod rows;
+mod server_settings;
 mod servers;
 mod system;
+mod tickets;
 mod transaction;
 
 use std::fmt;
@@ -29,6 +33,7 @@ pub use configurations::{BumpedRevision, NewRevision, SealedRevision, StoredConf
 pub use connect::{DatabaseSettings, DatabaseUrl};
 pub use dialect::Dialect;
 pub use error::StorageError;
+pub use mappings::{MappingFilter, SealedCredentials, StoredMapping};
 pub use system::SystemRecord;
 pub use transaction::Transaction;
 
@@ -75,11 +80,16 @@ impl Storage {
             audit::STATEMENTS,
             changes::STATEMENTS,
             configurations::STATEMENTS,
+            mappings::STATEMENTS,
+            principals::STATEMENTS,
+            server_settings::STATEMENTS,
             servers::STATEMENTS,
             system::STATEMENTS,
+            tickets::STATEMENTS,
         ];
         let texts = rooms.into_iter().flatten().map(|statement| self.dialect.pick(statement));
-        let built = audit::built_statements();
+        let built =
+            audit::built_statements().into_iter().chain(mappings::built_statements(self.dialect));
         let mut connection = self.reader().await?;
         let mut count = 0;
         for text in texts.map(str::to_owned).chain(built) {

@@ -89,7 +89,18 @@ impl<'r> Columns<'r> {
     }
 
     pub(super) fn time(&self, column: &str) -> Result<OffsetDateTime, StorageError> {
-        let micros = self.signed(column)?;
+        self.moment(column, self.signed(column)?)
+    }
+
+    pub(super) fn optional_time(
+        &self,
+        column: &str,
+    ) -> Result<Option<OffsetDateTime>, StorageError> {
+        let micros: Option<i64> = self.read(column)?;
+        micros.map(|micros| self.moment(column, micros)).transpose()
+    }
+
+    fn moment(&self, column: &str, micros: i64) -> Result<OffsetDateTime, StorageError> {
         OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000)
             .map_err(|_| self.corrupt(format!("column {column} holds no time")))
     }

@@ -21,7 +21,8 @@ macro_rules! load {
             "SELECT system_id, keystore_id, sso_administrators, affiliate_administrators, ",
             "secret_server, audit_deleted_applications, audit_deleted_mappings, ",
             "audit_credential_lookups, ticket_timeout, credential_cache_timeout, enabled, ",
-            "updated_at FROM system WHERE id = 1",
+            "tickets_allowed, tickets_validated, host_initiated_allowed, trusted_hosts, ",
+            "configuration_readers, auditors, updated_at FROM system WHERE id = 1",
             $lock
         )
     };
@@ -32,12 +33,15 @@ const LOAD_FOR_CHANGE: Statement =
 const INITIALISE: &str = "\
     INSERT INTO system (id, keystore_id, sso_administrators, affiliate_administrators, \
     secret_server, audit_deleted_applications, audit_deleted_mappings, audit_credential_lookups, \
-    ticket_timeout, credential_cache_timeout, enabled, updated_at, system_id) \
-    VALUES (1, NULL, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (id) DO NOTHING";
+    ticket_timeout, credential_cache_timeout, enabled, tickets_allowed, tickets_validated, \
+    host_initiated_allowed, trusted_hosts, configuration_readers, auditors, updated_at, system_id) \
+    VALUES (1, NULL, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) ON CONFLICT (id) DO NOTHING";
 const UPDATE: &str = "\
     UPDATE system SET sso_administrators = $1, affiliate_administrators = $2, secret_server = $3, \
     audit_deleted_applications = $4, audit_deleted_mappings = $5, audit_credential_lookups = $6, \
-    ticket_timeout = $7, credential_cache_timeout = $8, enabled = $9, updated_at = $10 WHERE id = 1";
+    ticket_timeout = $7, credential_cache_timeout = $8, enabled = $9, \
+    tickets_allowed = $10, tickets_validated = $11, host_initiated_allowed = $12, \
+    trusted_hosts = $13, configuration_readers = $14, auditors = $15, updated_at = $16 WHERE id = 1";
 const BIND_KEYSTORE: &str =
     "UPDATE system SET keystore_id = $1, updated_at = $2 WHERE id = 1 AND keystore_id IS NULL";
 
@@ -132,7 +136,7 @@ impl Transaction {
     }
 }
 
-/// A statement whose places 1 to 10 are the settings and the time.
+/// A statement whose places 1 to 16 are the settings and the time.
 fn with_settings<'q>(
     statement: &'static str,
     global: &'q GlobalInfo,
@@ -148,6 +152,12 @@ fn with_settings<'q>(
         .bind(i64::from(global.ticket_timeout))
         .bind(i64::from(global.credential_cache_timeout))
         .bind(i64::from(global.enabled))
+        .bind(i64::from(global.tickets_allowed))
+        .bind(i64::from(global.tickets_validated))
+        .bind(i64::from(global.host_initiated_allowed))
+        .bind(json(&global.trusted_hosts.to_texts()))
+        .bind(json(&global.configuration_readers.to_texts()))
+        .bind(json(&global.auditors.to_texts()))
         .bind(micros(at))
 }
 
@@ -178,6 +188,12 @@ fn parse(row: &AnyRow) -> Result<SystemRecord, StorageError> {
             ticket_timeout: columns.number("ticket_timeout")?,
             credential_cache_timeout: columns.number("credential_cache_timeout")?,
             enabled: columns.flag("enabled")?,
+            tickets_allowed: columns.flag("tickets_allowed")?,
+            tickets_validated: columns.flag("tickets_validated")?,
+            host_initiated_allowed: columns.flag("host_initiated_allowed")?,
+            trusted_hosts: accounts("trusted_hosts")?,
+            configuration_readers: accounts("configuration_readers")?,
+            auditors: accounts("auditors")?,
         },
         updated_at: columns.time("updated_at")?,
     })

@@ -1,10 +1,15 @@
 use sso_server::{
-    model::{Application, ApplicationType, Field, Label, MAX_FIELDS, PageRequest},
+    model::{
+        Account, Application, ApplicationFlag, ApplicationFlags, ApplicationType, Field,
+        FieldUpdate, Fields, Label, PageRequest,
+    },
     storage::{ApplicationFilter, Storage, StorageError},
 };
 use time::Duration;
 
-use super::{NOW, accounts, application, fields, identifier, insert, name, on_each, write};
+use super::{
+    NOW, accounts, application, fields, identifier, insert, name, on_each, schema::damaged, write,
+};
 
 #[tokio::test]
 async fn an_application_comes_back_as_it_was_written() {
@@ -67,13 +72,138 @@ async fn mutable_parts_change_and_the_others_stay() {
     .await;
 }
 
+/// A host group application, and an individual one with every flag there is.
+fn mapped() -> [Application; 2] {
+    let field = |ordinal, label: &str, synchronized| FieldUpdate {
+        ordinal,
+        label: label.to_owned(),
+        masked: ordinal > 0,
+        synchronized,
+    };
+    let given = vec![field(0, "User", false), field(1, "Pin", false), field(2, "Password", true)];
+    let fields = Fields::parse(ApplicationType::Individual, given).unwrap().0;
+    let host = Application {
+        kind: ApplicationType::HostGroup,
+        users: accounts(&[]),
+        windows_account: Some(Account::parse("DEV\\Host Account").unwrap()),
+        flags: ApplicationFlags::default_of(ApplicationType::HostGroup),
+        fields: fields.clone(),
+        ..application("host")
+    };
+    let own = Application {
+        kind: ApplicationType::Individual,
+        flags: ApplicationFlags::from_stored(ApplicationFlag::ALL.iter().copied()),
+        ticket_timeout: 525_600,
+        fields,
+        ..application("own")
+    };
+    [host, own]
+}
+
+#[tokio::test]
+async fn flags_windows_account_timeout_and_synchronized_fields_come_back_and_change() {
+    on_each(async |scene| {
+        let storage = &scene.storage;
+        for written in mapped() {
+            insert(storage, &written).await.unwrap();
+            let read = storage.application(&written.name).await.unwrap().unwrap();
+            assert_eq!(read, written);
+            assert!(read.fields.iter().map(|field| field.synchronized).eq([false, false, true]));
+            let changed = Application {
+                windows_account: written
+                    .windows_account
+                    .as_ref()
+                    .map(|_| Account::parse("DEV\\other").unwrap()),
+                flags: ApplicationFlags::from_stored([ApplicationFlag::ValidatePassword]),
+                ticket_timeout: 7,
+                ..written
+            };
+            let mut transaction = storage.begin().await.unwrap();
+            assert!(transaction.update_application(&changed).await.unwrap());
+            let read = transaction.application(&changed.name).await.unwrap();
+            assert_eq!(read.as_ref(), Some(&changed));
+            transaction.commit().await.unwrap();
+            assert_eq!(storage.application(&changed.name).await.unwrap(), Some(changed));
+        }
+        let filter = ApplicationFilter {
+            kind: Some(ApplicationType::HostGroup),
+            ..ApplicationFilter::default()
+        };
+        assert_eq!(names(storage, &filter).await, ["host"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn flags_and_windows_accounts_that_cannot_be_are_not_believed() {
+    on_each(async |scene| {
+        let [host, _] = mapped();
+        insert(&scene.storage, &host).await.unwrap();
+        let read = async |storage: &Storage| storage.application(&host.name).await;
+        for sql in [
+            "UPDATE applications SET flags = '[\"host_initiated\",\"fly\"]'",
+            "UPDATE applications SET flags = 'host_initiated'",
+            "UPDATE applications SET flags = '[]', ticket_timeout = -1",
+            "UPDATE applications SET ticket_timeout = 0; \
+             UPDATE fields SET synchronized = 2 WHERE ordinal = 2",
+            "UPDATE fields SET synchronized = 1",
+            "UPDATE fields SET synchronized = 0; \
+             UPDATE application_accounts SET account = '' WHERE role = 'windows'",
+        ] {
+            damaged(scene, sql, "applications", read).await;
+        }
+        scene.sql("UPDATE application_accounts SET account = 'D\\a' WHERE role = 'windows'").await;
+        assert!(read(&scene.storage).await.is_ok());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_account_is_found_in_the_enabled_applications_that_name_it() {
+    on_each(async |scene| {
+        let storage = &scene.storage;
+        let group = |users: &[&str], administrators: &[&str], name: &str| Application {
+            users: accounts(users),
+            administrators: accounts(administrators),
+            ..application(name)
+        };
+        let team = "DEV\\Team";
+        for written in [
+            group(&["DEV\\x", team], &[], "user"),
+            group(&[team], &["dev\\TEAM"], "Both"),
+            group(&[], &[team], "administrator"),
+            group(&["DEV\\Team 2"], &["Team"], "other"),
+            Application { enabled: false, ..group(&[team], &[team], "disabled") },
+            Application {
+                kind: ApplicationType::HostGroup,
+                windows_account: Some(Account::parse(team).unwrap()),
+                ..group(&[], &[], "host")
+            },
+        ] {
+            insert(storage, &written).await.unwrap();
+            let found = storage.application_name(written.id).await.unwrap().unwrap();
+            assert_eq!(found.as_str(), written.name.as_str());
+        }
+        let found = storage.applications_with_account("dev\\team").await.unwrap();
+        let found: Vec<_> = found.iter().map(|name| name.as_str()).collect();
+        assert_eq!(found, ["administrator", "Both", "user"]);
+        assert!(storage.applications_with_account("dev\\t\0eam").await.unwrap().is_empty());
+        let nowhere = application("x").id;
+        assert_eq!(storage.application_name(nowhere).await, Ok(None));
+        let sql = "UPDATE applications SET name = 'X' WHERE name = 'user'";
+        let read = async |storage: &Storage| storage.applications_with_account("dev\\team").await;
+        damaged(scene, sql, "applications", read).await;
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn fields_added_at_the_same_time_follow_one_another() {
     async fn add(storage: Storage, number: usize) -> Result<u16, StorageError> {
         let mut transaction = storage.begin().await?;
         let mut application = transaction.lock_application(&name("a")).await?.unwrap();
         let label = Label::parse(&format!("added {number}")).unwrap();
-        let field = application.fields.add(label, true).unwrap();
+        let field = application.fields.add(label, true, 256).unwrap();
         transaction.insert_field(application.id, &field).await?;
         transaction.commit().await?;
         Ok(field.ordinal)
@@ -90,7 +220,8 @@ async fn fields_added_at_the_same_time_follow_one_another() {
         let read = scene.storage.application(&name("a")).await.unwrap().unwrap();
         assert_eq!(read.fields.count(), 27);
 
-        let again = Field { ordinal: 27, label: Label::parse("URL").unwrap(), masked: false };
+        let label = Label::parse("URL").unwrap();
+        let again = Field { ordinal: 27, label, masked: false, synchronized: false };
         let mut transaction = scene.storage.begin().await.unwrap();
         let error = transaction.insert_field(read.id, &again).await.unwrap_err();
         assert_eq!(error, StorageError::LabelTaken);
@@ -105,7 +236,8 @@ async fn fields_added_at_the_same_time_follow_one_another() {
 #[tokio::test]
 async fn an_application_may_have_as_many_fields_as_the_model_says() {
     on_each(async |scene| {
-        let labels: Vec<_> = (0..MAX_FIELDS).map(|n| format!("field {n}")).collect();
+        let most = ApplicationType::ConfigStore.max_fields();
+        let labels: Vec<_> = (0..most).map(|n| format!("field {n}")).collect();
         let labels: Vec<_> = labels.iter().map(|label| (label.as_str(), true)).collect();
         let wide = Application { fields: fields(&labels), ..application("wide") };
         insert(&scene.storage, &wide).await.unwrap();

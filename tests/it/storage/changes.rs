@@ -34,8 +34,12 @@ async fn a_feed_tells_each_change_once() {
         let app = application("a");
         insert(storage, &app).await.unwrap();
         let (id, _) = write(storage, app.id, &identifier("i"), b"x").await.unwrap();
-        let changes =
-            [Change::System, Change::Application(app.id), Change::Configuration(app.id, id)];
+        let changes = [
+            Change::System,
+            Change::Application(app.id),
+            Change::Configuration(app.id, id),
+            Change::Mappings(app.id),
+        ];
         let mut transaction = storage.begin().await.unwrap();
         for change in changes {
             transaction.insert_change(change, NOW).await.unwrap();
@@ -52,7 +56,8 @@ async fn a_feed_tells_each_change_once() {
         );
         assert_eq!(new.records[2].at, NOW);
         assert!(poll(&mut from_empty, storage).await.is_empty());
-        assert_eq!(from_empty.position(), new.records[2].number);
+        assert_eq!(new.records[3].head, None);
+        assert_eq!(from_empty.position(), new.records[3].number);
 
         // A later feed does not repeat the past.
         let mut later = storage.change_feed().await.unwrap();

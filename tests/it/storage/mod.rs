@@ -4,15 +4,19 @@ mod applications;
 mod audit;
 mod changes;
 mod configurations;
+mod mappings;
+mod principals;
 mod schema;
+mod server_settings;
 mod system;
+mod tickets;
 
 use sqlx::Connection as _;
 use sso_core::clock::Clock;
 use sso_server::{
     model::{
-        Accounts, Application, ApplicationId, ApplicationName, ApplicationType, ConfigurationId,
-        FieldUpdate, Fields, Identifier, Revision,
+        Accounts, Application, ApplicationFlags, ApplicationId, ApplicationName, ApplicationType,
+        ConfigurationId, FieldUpdate, Fields, Identifier, Revision,
     },
     storage::{DatabaseSettings, DatabaseUrl, NewRevision, Storage, StorageError},
 };
@@ -93,9 +97,10 @@ fn fields(labels: &[(&str, bool)]) -> Fields {
             ordinal,
             label: (*label).to_owned(),
             masked: *masked,
+            synchronized: false,
         })
         .collect();
-    Fields::parse(given).unwrap().0
+    Fields::parse(ApplicationType::ConfigStore, given).unwrap().0
 }
 
 fn application(text: &str) -> Application {
@@ -109,6 +114,9 @@ fn application(text: &str) -> Application {
         administrators: accounts(&["DEV\\App Admins"]),
         administrators_same: false,
         allow_local_accounts: false,
+        windows_account: None,
+        flags: ApplicationFlags::default(),
+        ticket_timeout: 0,
         enabled: true,
         fields: fields(&[("reserved", false), ("Url", false), ("Password", true)]),
         created_at: NOW,

@@ -1,5 +1,9 @@
 use std::{os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
+use sqlx::{
+    Connection as _,
+    migrate::{Migration, MigrationType, Migrator},
+};
 use sso_core::clock::Clock;
 use sso_server::{
     model::{AuditFilter, GlobalInfo, PageRequest},
@@ -14,7 +18,7 @@ use super::{
 #[tokio::test]
 async fn every_statement_is_understood() {
     on_each(async |scene| {
-        assert!(scene.storage.check_statements().await.unwrap() > 30);
+        assert!(scene.storage.check_statements().await.unwrap() > 60);
         scene.storage.ping().await.unwrap();
     })
     .await;
@@ -52,6 +56,78 @@ async fn without_migrating_an_old_schema_is_refused() {
         assert_eq!(storage.migrate().await, Ok(known));
         assert_eq!(storage.migrate().await, Ok(known));
         assert_eq!(storage.verify_schema().await, Ok(known));
+    }
+}
+
+/// Makes a database as the first release left it, with an application and a system in it.
+async fn first_release(scene: &Scene) {
+    let text = if scene.is_postgres() {
+        include_str!("../../../migrations/postgres/0001_initial.sql")
+    } else {
+        include_str!("../../../migrations/sqlite/0001_initial.sql")
+    };
+    let text = sqlx::SqlSafeStr::into_sql_str(text);
+    let step = Migration::new(1, "initial".into(), MigrationType::Simple, text, false);
+    let mut connection = scene.stranger().await;
+    let mut migrator = Migrator::with_migrations(vec![step]);
+    migrator.set_locking(false);
+    migrator.run_direct(None, &mut connection, false).await.unwrap();
+    connection.close().await.unwrap();
+    scene
+        .sql(
+            "INSERT INTO system VALUES (1, '01890a5d-ac96-774b-bcce-b302099a8057', NULL, \
+             '[\"D\\\\sso\"]', '[]', '', 1, 2, 3, 4, 5, 1, 0); \
+             INSERT INTO applications VALUES ('01890a5d-ac96-774b-bcce-b302099a8058', 'Old', \
+             'old', 'config-store', '', '', '', 0, 0, 1, 0, 0); \
+             INSERT INTO application_accounts VALUES ('01890a5d-ac96-774b-bcce-b302099a8058', \
+             'administrator', 0, 'D\\a', 'd\\a'); \
+             INSERT INTO fields VALUES \
+             ('01890a5d-ac96-774b-bcce-b302099a8058', 0, 'reserved', 'reserved', 0), \
+             ('01890a5d-ac96-774b-bcce-b302099a8058', 1, 'Url', 'url', 1)",
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn a_database_of_the_first_release_goes_on_with_its_data() {
+    for database in postgres::databases() {
+        let clock = Clock::manual(NOW);
+        let storage = open(&database.url, &clock).await;
+        let scene = Scene { storage, clock, url: database.url.clone() };
+        first_release(&scene).await;
+        let storage = &scene.storage;
+        let known = Storage::known_schema();
+        let refused = StorageError::OlderSchema { found: 1, known };
+        assert_eq!(storage.verify_schema().await, Err(refused), "{}", database.name);
+        assert_eq!(storage.migrate().await, Ok(known));
+        assert!(storage.check_statements().await.is_ok());
+
+        let system = storage.system().await.unwrap().unwrap();
+        let expected = GlobalInfo::initial(accounts(&["D\\sso"]), accounts(&[]));
+        let settings = |global: &GlobalInfo| {
+            (global.tickets_allowed, global.tickets_validated, global.host_initiated_allowed)
+        };
+        // What came new is as in a new system.
+        assert_eq!(settings(&system.global), settings(&expected));
+        assert_eq!(system.global.sso_administrators, expected.sso_administrators);
+        assert_eq!((system.global.ticket_timeout, system.global.enabled), (4, true));
+        for accounts in [
+            &system.global.trusted_hosts,
+            &system.global.configuration_readers,
+            &system.global.auditors,
+        ] {
+            assert!(accounts.is_empty());
+        }
+        let old = storage.application(&name("old")).await.unwrap().unwrap();
+        assert_eq!((old.flags.iter().count(), old.ticket_timeout), (0, 0));
+        assert_eq!((old.windows_account.is_none(), old.fields.count()), (true, 2));
+        assert!(old.fields.iter().all(|field| !field.synchronized));
+        // What was there serves what came new.
+        let mapping = super::mappings::mapping(old.id, "D\\a", "u");
+        assert_eq!(super::mappings::add(storage, old.kind, &mapping).await, Ok(true));
+        let (_, revision) = write(storage, old.id, &identifier("i"), b"x").await.unwrap();
+        assert_eq!(revision.0, 1);
+        storage.close().await;
     }
 }
 
@@ -143,7 +219,7 @@ async fn a_server_that_dies_makes_operations_fail_and_one_that_refuses_is_not_as
 }
 
 /// Damages the database in one way, and expects the operation to name the table.
-async fn damaged<T: std::fmt::Debug>(
+pub(super) async fn damaged<T: std::fmt::Debug>(
     scene: &Scene,
     sql: &'static str,
     table: &str,

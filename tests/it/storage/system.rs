@@ -51,6 +51,12 @@ async fn settings_change_and_the_identity_stays() {
             ticket_timeout: 525_600,
             credential_cache_timeout: 0,
             enabled: false,
+            tickets_allowed: true,
+            tickets_validated: false,
+            host_initiated_allowed: true,
+            trusted_hosts: accounts(&["DEV\\Hosts", "DEV\\a"]),
+            configuration_readers: accounts(&["DEV\\Readers"]),
+            auditors: accounts(&["DEV\\Auditors"]),
             ..global()
         };
         let mut transaction = storage.begin().await.unwrap();

@@ -1,6 +1,6 @@
 use clap::Parser as _;
 
-use super::*;
+use super::{shown::pairs, *};
 use crate::cli::{Cli, Command};
 
 fn parse(arguments: &[&str]) -> Result<AppCommand, clap::Error> {
@@ -13,12 +13,17 @@ fn parse(arguments: &[&str]) -> Result<AppCommand, clap::Error> {
 
 #[test]
 fn fields_of_the_command_line() {
-    let field = |label: &str, masked| Ok(NewField { label: label.to_owned(), masked });
+    let field =
+        |label: &str, masked| Ok(NewField { label: label.to_owned(), masked, synchronized: false });
     assert_eq!(parse_field("Url"), field("Url", false));
     assert_eq!(parse_field("ApiKey:masked"), field("ApiKey", true));
     assert_eq!(parse_field("ApiKey:MASKED"), field("ApiKey", true));
     assert_eq!(parse_field("ns:label"), field("ns:label", false));
+    let both = NewField { label: "Password".into(), masked: true, synchronized: true };
+    assert_eq!(parse_field("Password:masked:synchronized"), Ok(both.clone()));
+    assert_eq!(parse_field("Password:synchronized:Masked"), Ok(both));
     assert!(parse_field(":masked").is_err());
+    assert!(parse_field(":masked:synchronized").is_err());
     assert!(parse_field(" ").is_err());
 }
 
@@ -81,16 +86,58 @@ fn what_is_hidden_from_users_is_not_shown_as_empty() {
 }
 
 #[test]
+fn a_host_group_with_its_flags() {
+    let command = parse(&[
+        "create",
+        "Batch",
+        "--type",
+        "host-group",
+        "--windows-account",
+        r"D\svc",
+        "--field",
+        "Password:masked",
+        "--validate-password",
+        "OFF",
+        "--disable-credential-cache",
+        "on",
+    ]);
+    let AppCommand::Create(args) = command.unwrap() else { panic!("another command") };
+    let application = new_application(args);
+    assert_eq!(application.windows_account, r"D\svc");
+    assert_eq!(application.fields[0].label, "External user");
+    assert_eq!(application.validate_password, Some(false));
+    assert_eq!(application.disable_credential_cache, Some(true));
+    assert_eq!(application.allow_tickets, None, "left to the service");
+    let shown = pairs(&application);
+    assert!(shown.contains(&("windows account", r"D\svc".into())), "{shown:?}");
+    assert!(shown.contains(&("flags on", "disable-credential-cache".into())), "{shown:?}");
+    assert!(parse(&["create", "B", "--windows-account", "a", "--users", "b"]).is_err());
+    assert!(parse(&["create", "B", "--allow-tickets", "maybe"]).is_err());
+}
+
+#[test]
+fn an_update_names_what_it_changes() {
+    let command = parse(&["update", "App", "--allow-tickets", "yes", "--ticket-timeout", "0"]);
+    let AppCommand::Update(args) = command.unwrap() else { panic!("another command") };
+    let (application, paths) = changed_application(args);
+    assert_eq!(paths, ["ticket_timeout", "allow_tickets"]);
+    assert_eq!((application.ticket_timeout, application.allow_tickets), (0, Some(true)));
+    let AppCommand::Update(args) = parse(&["update", "App"]).unwrap() else { panic!("another") };
+    assert_eq!(changed_application(args).1, Vec::<&str>::new());
+}
+
+#[test]
 fn json_of_an_application() {
     let application = Application {
         name: "App".into(),
         r#type: 3,
-        fields: vec![Field { ordinal: 0, label: "reserved".into(), masked: false }],
+        fields: vec![Field { label: "reserved".into(), ..Field::default() }],
         ..Application::default()
     };
     let json = serde_json::to_value(ApplicationDocument::from(application)).unwrap();
     assert_eq!(json["type"], "config_store");
     assert_eq!(json["fields"][0]["label"], "reserved");
+    assert_eq!(json["flags"]["allow_tickets"], false);
     assert_eq!(json["created_at"], serde_json::Value::Null);
 }
 

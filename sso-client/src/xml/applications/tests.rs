@@ -6,39 +6,72 @@ fn read(file: &[u8]) -> Vec<ApplicationDefinition> {
 
 #[test]
 fn the_sample_files() {
-    let app = &read(include_bytes!("../../../testdata/individual-app.xml"))[0];
+    let app = &read(include_bytes!("../../../tests/data/1-individual-app.xml"))[0];
     assert_eq!((app.kind(), app.fields.len()), (Kind::Individual, 2));
     assert!(app.flags.is_on(Flag::AllowTickets) && app.fields[1].masked);
 
-    let app = &read(include_bytes!("../../../testdata/group-app.xml"))[0];
+    let app = &read(include_bytes!("../../../tests/data/2-group-app.xml"))[0];
     assert_eq!(app.kind(), Kind::Group);
     let users = [r"CONTOSO\WarehouseLeads", r"CONTOSO\WarehouseStaff"].map(str::to_owned);
     assert_eq!(app.user_accounts.as_deref(), Some(&users[..]));
     assert_eq!(app.administrator_accounts, None);
 
-    let apps = read(include_bytes!("../../../testdata/host-initiated-apps.xml"));
+    let apps = read(include_bytes!("../../../tests/data/3-host-initiated-apps.xml"));
     assert_eq!(
         apps.iter().map(ApplicationDefinition::kind).collect::<Vec<_>>(),
         [Kind::Individual, Kind::HostGroup]
     );
     assert_eq!(apps[1].windows_account.as_deref(), Some(r"CONTOSO\svc-hostbatch"));
 
-    let app = &read(include_bytes!("../../../testdata/config-store-app.xml"))[0];
+    let app = &read(include_bytes!("../../../tests/data/4-config-store-app.xml"))[0];
     assert_eq!((app.kind(), app.name.as_str()), (Kind::ConfigStore, "OrderRouting.Settings"));
     assert_eq!(app.fields.iter().filter(|field| field.masked).count(), 2);
     assert!(app.flags.is_on(Flag::EnableApp));
 
-    let app = &read(include_bytes!("../../../testdata/update-app.xml"))[0];
+    let app = &read(include_bytes!("../../../tests/data/extra/update-app.xml"))[0];
     assert_eq!((app.ticket_timeout, app.fields.len()), (Some(30), 0));
 
-    let app = &read(include_bytes!("../../../testdata/password-sync-adapter.xml"))[0];
+    let app = &read(include_bytes!("../../../tests/data/extra/password-sync-adapter.xml"))[0];
     assert_eq!(app.kind(), Kind::Adapter);
     assert_eq!(app.computer.as_deref(), Some("sso03.contoso.example"));
 }
 
+/// Documents in the shapes that the reference product's manual and its samples have.
+#[test]
+fn the_shapes_of_the_manual() {
+    let app = &read(include_bytes!("../../../tests/data/manual/create-individual.xml"))[0];
+    assert_eq!((app.kind(), app.name.as_str()), (Kind::Individual, "HarbourLedger"));
+    assert_eq!(app.user_accounts.as_deref(), Some(&[r"NORTHWIND\LedgerClerks".to_owned()][..]));
+    assert_eq!(app.flags.value(Flag::AdminAccountSame), Some(false));
+
+    let app = &read(include_bytes!("../../../tests/data/manual/create-older.xml"))[0];
+    assert_eq!(app.kind(), Kind::Group);
+    assert_eq!(
+        app.administrator_accounts.as_deref(),
+        Some(&[r"NORTHWIND\ScaleAdmins".to_owned()][..])
+    );
+    assert_eq!(app.flags.value(Flag::TimeoutTickets), Some(true));
+    assert_eq!(app.flags.value(Flag::AllowLocalAccounts), Some(false));
+
+    let app = &read(include_bytes!("../../../tests/data/manual/host-group-by-user-account.xml"))[0];
+    assert_eq!((app.kind(), app.windows_account.as_deref()), (Kind::HostGroup, None));
+
+    let app = &read(include_bytes!("../../../tests/data/manual/individual-host-only.xml"))[0];
+    assert_eq!(app.kind(), Kind::Individual);
+    assert_eq!(app.flags.value(Flag::WindowsInitiatedSso), Some(false));
+    assert_eq!(app.flags.value(Flag::HostInitiatedSso), None);
+
+    let app = &read(include_bytes!("../../../tests/data/manual/name-with-a-space.xml"))[0];
+    assert_eq!((app.kind(), app.name.as_str()), (Kind::Adapter, "Crane Adapter"));
+    assert!(app.fields[1].synchronized);
+
+    let app = &read(include_bytes!("../../../tests/data/manual/update.xml"))[0];
+    assert_eq!((app.contact.as_deref(), app.administrator_accounts.as_deref()), (None, None));
+}
+
 #[test]
 fn older_spellings_and_any_case() {
-    let app = &read(include_bytes!("../../../testdata/older-spellings.xml"))[0];
+    let app = &read(include_bytes!("../../../tests/data/manual/older-spellings.xml"))[0];
     assert_eq!(app.name, "LegacyOrders");
     assert_eq!(app.user_accounts.as_deref(), Some(&[r"CONTOSO\OrderUsers".to_owned()][..]));
     assert_eq!(
@@ -79,7 +112,7 @@ fn faults() {
         ("root attribute", "<sso a='1'/>".to_owned(), "column 6: unknown attribute 'a' in <sso>"),
         (
             "a file of mappings",
-            include_str!("../../../testdata/mappings.xml").to_owned(),
+            include_str!("../../../tests/data/5-mappings.xml").to_owned(),
             "column 3: <mapping> stands where only <application> may (this is a file of mappings)",
         ),
         (

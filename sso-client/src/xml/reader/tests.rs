@@ -12,16 +12,21 @@ fn fault(file: &[u8]) -> String {
 #[test]
 fn every_sample_file_is_a_document() {
     for (file, root, children) in [
-        (&include_bytes!("../../../testdata/individual-app.xml")[..], "sso", 1),
-        (include_bytes!("../../../testdata/group-app.xml"), "sso", 1),
-        (include_bytes!("../../../testdata/host-initiated-apps.xml"), "sso", 2),
-        (include_bytes!("../../../testdata/config-store-app.xml"), "sso", 1),
-        (include_bytes!("../../../testdata/mappings.xml"), "sso", 6),
-        (include_bytes!("../../../testdata/global-info.xml"), "sso", 1),
-        (include_bytes!("../../../testdata/update-app.xml"), "sso", 1),
-        (include_bytes!("../../../testdata/password-sync-adapter.xml"), "sso", 1),
-        (include_bytes!("../../../testdata/settings-import.xml"), "settings", 4),
-        (include_bytes!("../../../testdata/older-spellings.xml"), "SSO", 1),
+        (&include_bytes!("../../../tests/data/1-individual-app.xml")[..], "sso", 1),
+        (include_bytes!("../../../tests/data/2-group-app.xml"), "sso", 1),
+        (include_bytes!("../../../tests/data/3-host-initiated-apps.xml"), "sso", 2),
+        (include_bytes!("../../../tests/data/4-config-store-app.xml"), "sso", 1),
+        (include_bytes!("../../../tests/data/5-mappings.xml"), "sso", 6),
+        (include_bytes!("../../../tests/data/6-global-info.xml"), "sso", 1),
+        (include_bytes!("../../../tests/data/extra/update-app.xml"), "sso", 1),
+        (include_bytes!("../../../tests/data/extra/password-sync-adapter.xml"), "sso", 1),
+        (
+            include_bytes!("../../../tests/data/extra/config-store-settings-import.xml"),
+            "settings",
+            4,
+        ),
+        (include_bytes!("../../../tests/data/manual/older-spellings.xml"), "SSO", 1),
+        (include_bytes!("../../../tests/data/manual/global-info-misspelt.xml"), "sso", 1),
     ] {
         let document = parse_document(file).unwrap();
         assert_eq!((document.name(), document.children().len()), (root, children));

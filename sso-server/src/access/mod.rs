@@ -1,0 +1,449 @@
+//! Who may do what: the four nested roles, one row per gRPC method, and the one place that decides.
+//!
+//! ESSO.md 2.3 is the source of every row. A method without a row is refused, and a failure to
+//! learn who is in which role refuses as well.
+
+mod action;
+mod methods;
+
+use std::{fmt, sync::Arc};
+
+use arc_swap::ArcSwap;
+use sso_proto::Reason;
+use uuid::Uuid;
+
+use crate::{
+    error::Error,
+    model::{Accounts, Application, ApplicationName, Caller, GlobalInfo, ServerSettings},
+};
+
+pub use action::{Action, Effect};
+pub use methods::{METHODS, Method, method};
+
+/// What a method asks of its caller. The first three each contain the ones behind them; being an
+/// administrator makes nobody a user of an application (ESSO.md 2.3, rows 31 and 36).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// In the SSO administrator accounts of the system.
+    SsoAdministrator,
+    /// In the affiliate administrator accounts of the system.
+    AffiliateAdministrator,
+    /// In the administrator accounts of the application.
+    ApplicationAdministrator,
+    /// Administrates the application or is one of its users.
+    ApplicationMember,
+    /// In the user accounts of the application, whatever else the caller is.
+    ApplicationUser,
+    /// Administrates the application, or is in the configuration readers of the system.
+    ConfigurationReader,
+    /// An SSO administrator, or in the auditors of the system.
+    Auditor,
+    /// In the trusted hosts of the system, whatever else the caller is.
+    TrustedHost,
+    /// Any authenticated caller.
+    Anyone,
+}
+
+/// One request: who asks, and the id it is logged, audited and answered under.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Who asks.
+    pub caller: Caller,
+    /// Given back in refusals.
+    pub request_id: Uuid,
+    /// The caller is on the machine of this server.
+    pub local: bool,
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.caller.account, self.request_id)
+    }
+}
+
+/// Decides. Knows the settings of the system as last read from the database.
+#[derive(Debug)]
+pub struct Access {
+    global: ArcSwap<GlobalInfo>,
+    server: ArcSwap<ServerSettings>,
+}
+
+impl Access {
+    /// Decides by these settings until others are adopted.
+    #[must_use]
+    pub fn new(global: GlobalInfo) -> Self {
+        Self { global: ArcSwap::from_pointee(global), server: ArcSwap::default() }
+    }
+
+    /// Takes over settings that were read or written just now.
+    pub fn adopt(&self, global: GlobalInfo) {
+        self.global.store(Arc::new(global));
+    }
+
+    /// Takes over what an administrator set for this server.
+    pub fn adopt_server_settings(&self, settings: ServerSettings) {
+        self.server.store(Arc::new(settings));
+    }
+
+    /// What an administrator set for this server.
+    #[must_use]
+    pub fn server_settings(&self) -> ServerSettings {
+        **self.server.load()
+    }
+
+    /// Refuses look-ups of callers on other machines where this server serves only its own
+    /// (ESSO.md 7.2).
+    ///
+    /// # Errors
+    /// `REMOTE_LOOKUP_NOT_ALLOWED`.
+    pub fn require_lookup(&self, call: &Call) -> Result<(), Error> {
+        if call.local || self.server_settings().remote_lookup {
+            return Ok(());
+        }
+        Err(Error::new(
+            Reason::RemoteLookupNotAllowed,
+            "this server answers look-ups only on its own machine; ask one there, or have an SSO administrator allow it with `sso server set --remote-lookup yes`",
+        ))
+    }
+
+    /// The settings in force.
+    #[must_use]
+    pub fn global(&self) -> Arc<GlobalInfo> {
+        self.global.load_full()
+    }
+
+    /// Whether the caller is an SSO administrator.
+    #[must_use]
+    pub fn is_sso_administrator(&self, caller: &Caller) -> bool {
+        caller.is_in(&self.global.load().sso_administrators)
+    }
+
+    /// Whether the caller is an affiliate administrator, as every SSO administrator is.
+    #[must_use]
+    pub fn is_affiliate_administrator(&self, caller: &Caller) -> bool {
+        self.is_sso_administrator(caller)
+            || caller.is_in(&self.global.load().affiliate_administrators)
+    }
+
+    /// Whether the caller administers the application, as every affiliate administrator does.
+    #[must_use]
+    pub fn is_administrator(&self, caller: &Caller, application: &Application) -> bool {
+        self.is_affiliate_administrator(caller) || caller.is_in(&application.administrators)
+    }
+
+    /// Whether the caller reads every configuration without masked values.
+    #[must_use]
+    pub fn is_configuration_reader(&self, caller: &Caller) -> bool {
+        caller.is_in(&self.global.load().configuration_readers)
+    }
+
+    /// Whether the caller reads every audit record.
+    #[must_use]
+    pub fn is_auditor(&self, caller: &Caller) -> bool {
+        caller.is_in(&self.global.load().auditors)
+    }
+
+    /// Whether the caller's word is taken for who sent a message.
+    #[must_use]
+    pub fn is_trusted_host(&self, caller: &Caller) -> bool {
+        caller.is_in(&self.global.load().trusted_hosts)
+    }
+
+    /// Refuses what the caller may not do in the system as a whole.
+    ///
+    /// # Errors
+    /// `SYSTEM_DISABLED`, or the role that is missing.
+    pub fn require(&self, call: &Call, action: Action) -> Result<(), Error> {
+        let role = self.enter(action)?;
+        if self.holds(&call.caller, role, None) {
+            return Ok(());
+        }
+        // What is asked of the whole system by a role of an application is asked of all of them.
+        let role = match role {
+            Role::SsoAdministrator | Role::Auditor | Role::TrustedHost => role,
+            Role::AffiliateAdministrator
+            | Role::ApplicationAdministrator
+            | Role::ApplicationMember
+            | Role::ApplicationUser
+            | Role::ConfigurationReader
+            | Role::Anyone => Role::AffiliateAdministrator,
+        };
+        Err(self.denied(role, call, action, None, None))
+    }
+
+    /// Refuses what the caller may not do to `application`. An application that does not exist
+    /// (`None`) is refused in the words of one the caller has no role in, unless the caller may see
+    /// every application.
+    ///
+    /// # Errors
+    /// `SYSTEM_DISABLED`, `APPLICATION_NOT_FOUND`, or the role that is missing.
+    pub fn require_in(
+        &self,
+        call: &Call,
+        action: Action,
+        name: &ApplicationName,
+        application: Option<Application>,
+    ) -> Result<Application, Error> {
+        let role = self.enter(action)?;
+        let caller = &call.caller;
+        let sees_all = application.is_none() && self.is_affiliate_administrator(caller);
+        if !sees_all {
+            self.require_role(role, call, action, name, application.as_ref())?;
+        }
+        application.ok_or_else(|| {
+            let message =
+                format!("there is no application \"{name}\"; `sso app list` shows those there are");
+            Error::new(Reason::ApplicationNotFound, message)
+        })
+    }
+
+    /// Refuses whoever does not hold this role in the application.
+    ///
+    /// # Errors
+    /// The role that is missing.
+    pub(crate) fn require_role(
+        &self,
+        role: Role,
+        call: &Call,
+        action: Action,
+        name: &ApplicationName,
+        application: Option<&Application>,
+    ) -> Result<(), Error> {
+        if self.holds(&call.caller, role, application) {
+            return Ok(());
+        }
+        Err(self.denied(role, call, action, Some(name), application))
+    }
+
+    /// Whether the caller holds the role: in the application, where it is one of an application.
+    #[must_use]
+    pub fn holds(&self, caller: &Caller, role: Role, application: Option<&Application>) -> bool {
+        let administers = || match application {
+            Some(application) => self.is_administrator(caller, application),
+            None => self.is_affiliate_administrator(caller),
+        };
+        let uses = || application.is_some_and(|it| it.has_user(caller));
+        match role {
+            Role::Anyone => true,
+            Role::SsoAdministrator => self.is_sso_administrator(caller),
+            Role::AffiliateAdministrator => self.is_affiliate_administrator(caller),
+            Role::ApplicationAdministrator => administers(),
+            Role::ApplicationMember => administers() || uses(),
+            Role::ApplicationUser => uses(),
+            Role::ConfigurationReader => administers() || self.is_configuration_reader(caller),
+            Role::Auditor => self.is_sso_administrator(caller) || self.is_auditor(caller),
+            Role::TrustedHost => self.is_trusted_host(caller),
+        }
+    }
+
+    /// The accounts that hold the role by being named, for administrators to see (event 11042).
+    #[must_use]
+    pub fn accounts_of(&self, role: Role, application: Option<&Application>) -> Vec<String> {
+        let global = self.global.load();
+        let affiliates = || vec![&global.sso_administrators, &global.affiliate_administrators];
+        let administrators = || {
+            let mut lists = affiliates();
+            lists.extend(application.map(|it| &it.administrators));
+            lists
+        };
+        let lists: Vec<&Accounts> = match role {
+            Role::Anyone => Vec::new(),
+            Role::SsoAdministrator => vec![&global.sso_administrators],
+            Role::AffiliateAdministrator => affiliates(),
+            Role::ApplicationAdministrator => administrators(),
+            Role::ApplicationMember => {
+                let mut lists = administrators();
+                lists.extend(application.map(|it| &it.users));
+                lists
+            }
+            Role::ApplicationUser => application.map(|it| &it.users).into_iter().collect(),
+            Role::ConfigurationReader => {
+                let mut lists = administrators();
+                lists.push(&global.configuration_readers);
+                lists
+            }
+            Role::Auditor => vec![&global.sso_administrators, &global.auditors],
+            Role::TrustedHost => vec![&global.trusted_hosts],
+        };
+        let mut accounts: Vec<_> = lists.into_iter().flat_map(Accounts::to_texts).collect();
+        if matches!(role, Role::ApplicationMember | Role::ApplicationUser) {
+            let of_host_group = application.and_then(|it| it.windows_account.as_ref());
+            accounts.extend(of_host_group.map(ToString::to_string));
+        }
+        accounts
+    }
+
+    /// The role that the action asks for, unless the system is disabled.
+    fn enter(&self, action: Action) -> Result<Role, Error> {
+        let method = row_of(action)?;
+        self.require_system(method)?;
+        Ok(method.role)
+    }
+
+    /// Refuses what is not served while the system is disabled.
+    ///
+    /// # Errors
+    /// `SYSTEM_DISABLED`.
+    pub(crate) fn require_system(&self, method: &Method) -> Result<(), Error> {
+        if method.while_disabled || self.global.load().enabled {
+            return Ok(());
+        }
+        Err(Error::new(
+            Reason::SystemDisabled,
+            "the SSO system is disabled; an SSO administrator enables it with `sso system enable`",
+        ))
+    }
+}
+
+/// The row that says what the action takes.
+///
+/// # Errors
+/// `METHOD_NOT_LISTED`.
+pub(crate) fn row_of(action: Action) -> Result<&'static Method, Error> {
+    METHODS.iter().find(|method| method.action == action).ok_or_else(|| {
+        let message = format!("{} stands in no row of the access table", action.as_str());
+        Error::new(Reason::MethodNotListed, message)
+    })
+}
+
+impl Access {
+    fn denied(
+        &self,
+        role: Role,
+        call: &Call,
+        action: Action,
+        name: Option<&ApplicationName>,
+        application: Option<&Application>,
+    ) -> Error {
+        let of = name.map_or_else(String::new, |name| format!(" of application \"{name}\""));
+        let (reason, who) = match role {
+            Role::SsoAdministrator => {
+                (Reason::NotSsoAdministrator, "an SSO administrator".to_owned())
+            }
+            Role::Auditor => {
+                (Reason::NotSsoAdministrator, "an SSO administrator or an auditor".to_owned())
+            }
+            Role::AffiliateAdministrator => {
+                (Reason::NotAffiliateAdministrator, "an affiliate administrator".to_owned())
+            }
+            Role::ApplicationAdministrator => {
+                (Reason::NotApplicationAdministrator, format!("an administrator{of}"))
+            }
+            Role::ConfigurationReader => (
+                Reason::NotApplicationAdministrator,
+                format!("an administrator{of} or a configuration reader"),
+            ),
+            Role::ApplicationMember => {
+                (Reason::NotApplicationUser, format!("an administrator or a user{of}"))
+            }
+            Role::ApplicationUser | Role::Anyone => {
+                (Reason::NotApplicationUser, format!("a user{of}; administering it is not enough"))
+            }
+            Role::TrustedHost => (
+                Reason::NotTrustedHost,
+                "a trusted host; `sso system update --trusted-hosts` names them".to_owned(),
+            ),
+        };
+        let message =
+            format!("{} may not {}: that takes {who}", call.caller.account, action.in_words());
+        let expected = self.accounts_of(role, application);
+        Error::new(reason, message)
+            .for_administrators(format!("accepted accounts: {}", expected.join("; ")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Account, Accounts};
+
+    fn call(account: &str, groups: &[&str]) -> Call {
+        Call {
+            caller: Caller {
+                account: Account::parse(account).unwrap(),
+                groups: groups
+                    .iter()
+                    .map(|g| (Account::parse(g).unwrap().key().to_owned(), (*g).to_owned()))
+                    .collect(),
+                proof: crate::model::Proof::Certificate,
+            },
+            request_id: Uuid::nil(),
+            local: true,
+        }
+    }
+
+    fn access(enabled: bool) -> Access {
+        let accounts = |text| Accounts::parse(&[text]).unwrap();
+        let mut global = GlobalInfo::initial(accounts("D\\SA"), accounts("D\\AA"));
+        global.enabled = enabled;
+        Access::new(global)
+    }
+
+    #[test]
+    fn every_action_has_a_row_and_every_path_one() {
+        let actions = Action::ALL.len();
+        let mut seen: Vec<_> = METHODS.iter().map(|method| method.action as usize).collect();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen, (0..actions).collect::<Vec<_>>());
+        let mut paths: Vec<_> = METHODS.iter().map(|m| m.path).filter(|p| !p.is_empty()).collect();
+        paths.sort_unstable();
+        paths.dedup();
+        assert_eq!(paths.len(), METHODS.iter().filter(|m| !m.path.is_empty()).count());
+        assert!(method("").is_none());
+        assert!(method("/sso.v1.Applications/Nothing").is_none());
+    }
+
+    #[test]
+    fn look_ups_from_elsewhere_end_when_an_administrator_says_so() {
+        let access = access(true);
+        let (here, elsewhere) = (call("D\\x", &[]), Call { local: false, ..call("D\\x", &[]) });
+        for (remote_lookup, served) in [(true, true), (false, false), (true, true)] {
+            let settings = ServerSettings { remote_lookup, ..access.server_settings() };
+            access.adopt_server_settings(settings);
+            assert!(access.require_lookup(&here).is_ok());
+            let refused = access.require_lookup(&elsewhere).err().map(|error| error.reason);
+            assert_eq!(refused, (!served).then_some(Reason::RemoteLookupNotAllowed));
+        }
+    }
+
+    #[test]
+    fn a_group_membership_counts_and_roles_nest() {
+        let access = access(true);
+        assert!(access.require(&call("D\\x", &["d\\sa"]), Action::SystemRead).is_ok());
+        assert!(access.require(&call("D\\x", &["d\\sa"]), Action::ApplicationCreate).is_ok());
+        let refused = access.require(&call("D\\x", &["d\\aa"]), Action::SystemRead).unwrap_err();
+        assert_eq!(refused.reason, Reason::NotSsoAdministrator);
+        let refused = access.require(&call("D\\sa2", &[]), Action::ApplicationCreate).unwrap_err();
+        assert_eq!(refused.reason, Reason::NotAffiliateAdministrator);
+    }
+
+    #[test]
+    fn a_missing_application_looks_like_one_without_a_role() {
+        let access = access(true);
+        let name = ApplicationName::parse("Nowhere").unwrap();
+        let stranger = call("D\\x", &[]);
+        for action in
+            [Action::ApplicationRead, Action::ConfigurationRead, Action::ConfigurationReveal]
+        {
+            let refused = access.require_in(&stranger, action, &name, None).unwrap_err();
+            assert!(
+                [Reason::NotApplicationUser, Reason::NotApplicationAdministrator]
+                    .contains(&refused.reason)
+            );
+        }
+        let refused = access
+            .require_in(&call("D\\aa", &[]), Action::ApplicationRead, &name, None)
+            .unwrap_err();
+        assert_eq!(refused.reason, Reason::ApplicationNotFound);
+    }
+
+    #[test]
+    fn a_disabled_system_serves_only_its_administration() {
+        let access = access(false);
+        let administrator = call("D\\sa", &[]);
+        assert!(access.require(&administrator, Action::SystemEnable).is_ok());
+        let refused = access.require(&administrator, Action::ApplicationCreate).unwrap_err();
+        assert_eq!(refused.reason, Reason::SystemDisabled);
+    }
+}

@@ -1,0 +1,101 @@
+//! `sso.v1.Lookup`.
+
+use sso_core::secret::SecretText;
+use sso_proto::{
+    Reason,
+    v1::{self, lookup_server::Lookup},
+};
+use tonic::{Request, Response, Status};
+
+use super::{Handlers, convert::timestamp, entry::call_of, tickets::ticket};
+use crate::{
+    access::Action,
+    error::Error,
+    host_initiated::{LoggedOn, LogonRequest},
+    model::{ApplicationName, Credentials, ExternalUser},
+};
+
+/// No application has more fields behind field 0.
+const MAX_CREDENTIALS: usize = 63;
+
+#[tonic::async_trait]
+impl Lookup for Handlers {
+    async fn get_credentials(
+        &self,
+        request: Request<v1::GetCredentialsRequest>,
+    ) -> Result<Response<v1::GetCredentialsResponse>, Status> {
+        let (call, message) = call_of(request)?;
+        self.respond(&call, Action::CredentialsReveal, &message.application, async {
+            let name = ApplicationName::parse(&message.application)?;
+            let found = self.house.lookup.get_credentials(&call, &name, message.refresh).await?;
+            Ok(v1::GetCredentialsResponse { credentials: Some(credentials(&found)) })
+        })
+        .await
+    }
+
+    async fn logon_external_user(
+        &self,
+        request: Request<v1::LogonExternalUserRequest>,
+    ) -> Result<Response<v1::LogonExternalUserResponse>, Status> {
+        let (call, message) = call_of(request)?;
+        let application = message.application.clone();
+        self.respond(&call, Action::CredentialsLogon, &application, async {
+            let logged_on = self.house.host_initiated.logon(&call, &logon(message)?).await?;
+            Ok(logged_on_response(&logged_on))
+        })
+        .await
+    }
+
+    async fn get_assertion_keys(
+        &self,
+        request: Request<v1::GetAssertionKeysRequest>,
+    ) -> Result<Response<v1::GetAssertionKeysResponse>, Status> {
+        let (call, _) = call_of(request)?;
+        self.respond(&call, Action::AssertionKeys, "", async {
+            self.house.access.require(&call, Action::AssertionKeys)?;
+            Ok(v1::GetAssertionKeysResponse { jwks: self.house.assertions.key_set()? })
+        })
+        .await
+    }
+}
+
+fn logon(message: v1::LogonExternalUserRequest) -> Result<LogonRequest, Error> {
+    let mut credentials = message.credentials.unwrap_or_default();
+    let credentials = std::mem::take(&mut credentials.values).into_iter().map(SecretText::new);
+    let credentials: Vec<_> = credentials.collect();
+    if credentials.len() > MAX_CREDENTIALS {
+        let why = format!("at most {MAX_CREDENTIALS} credentials are compared");
+        return Err(Error::new(Reason::InvalidRequest, why));
+    }
+    Ok(LogonRequest {
+        application: ApplicationName::parse(&message.application)?,
+        external_user: ExternalUser::parse(&message.external_user)?,
+        credentials,
+        refresh: message.refresh,
+        audience: message.assertion_audience,
+    })
+}
+
+fn logged_on_response(logged_on: &LoggedOn) -> v1::LogonExternalUserResponse {
+    let LoggedOn { account, ticket: issued, assertion } = logged_on;
+    v1::LogonExternalUserResponse {
+        account: account.as_str().to_owned(),
+        ticket: issued.as_ref().map(ticket),
+        ticket_expires_at: issued.as_ref().map(|issued| timestamp(issued.ticket.expires_at)),
+        // Expose: into the answer, which wipes itself once it is sent.
+        assertion: assertion
+            .as_ref()
+            .map(|assertion| v1::Assertion { text: assertion.text.expose().to_owned() }),
+    }
+}
+
+/// The message that hands credentials out.
+pub(super) fn credentials(found: &Credentials) -> v1::Credentials {
+    // Expose: into the answer, which wipes itself once it is sent.
+    let values = found.values.iter().map(|value| value.expose().to_owned()).collect();
+    v1::Credentials {
+        application: found.application.as_str().to_owned(),
+        external_user: found.external_user.as_str().to_owned(),
+        credentials: Some(v1::CredentialValues { values }),
+    }
+}

@@ -1,0 +1,124 @@
+//! Mappings between accounts and external users (ESSO.md 4).
+
+use std::fmt;
+
+use sso_core::secret::SecretText;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Account, ApplicationId, ApplicationName, ExternalUser};
+
+/// Names one mapping for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MappingId(pub Uuid);
+
+impl MappingId {
+    /// A new id.
+    #[must_use]
+    pub fn generate() -> Self {
+        Self(Uuid::now_v7())
+    }
+
+    /// The row that its credentials are sealed to: 16 bytes of id, the length of the canonical account
+    /// (u32, big-endian), the canonical account, the canonical external user; so that mappings cannot
+    /// trade their sides.
+    #[must_use]
+    pub fn row(&self, account: &Account, external_user: &ExternalUser) -> Vec<u8> {
+        let account = account.key().as_bytes();
+        let mut row = self.0.as_bytes().to_vec();
+        row.extend_from_slice(&u32::try_from(account.len()).unwrap_or(u32::MAX).to_be_bytes());
+        row.extend_from_slice(account);
+        row.extend_from_slice(external_user.key().as_bytes());
+        row
+    }
+}
+
+impl fmt::Display for MappingId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Whether a mapping serves (ESSO.md 4.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MappingState {
+    /// It serves.
+    Enabled,
+    /// It does not, and whoever it is of may enable it.
+    Disabled,
+    /// It does not, until an administrator enables it.
+    DisabledByAdministrator,
+}
+
+impl MappingState {
+    /// The word stored.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Enabled => "enabled",
+            Self::Disabled => "disabled",
+            Self::DisabledByAdministrator => "disabled-by-administrator",
+        }
+    }
+
+    /// The state of this word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Enabled, Self::Disabled, Self::DisabledByAdministrator]
+            .into_iter()
+            .find(|state| state.as_str() == word)
+    }
+}
+
+/// A mapping without its credentials.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// Names it for ever.
+    pub id: MappingId,
+    /// The application it belongs to.
+    pub application: ApplicationId,
+    /// The account: of a user, of a group among the application's users, or the application's windows
+    /// account.
+    pub account: Account,
+    /// Who that is in the other system.
+    pub external_user: ExternalUser,
+    /// Whether it serves.
+    pub state: MappingState,
+    /// When credentials were last stored; `None` = there are none.
+    pub credentials_at: Option<OffsetDateTime>,
+    /// When it was created.
+    pub created_at: OffsetDateTime,
+    /// When it, or its credentials, last changed.
+    pub updated_at: OffsetDateTime,
+    /// Who changed it last.
+    pub updated_by: String,
+}
+
+/// How one mapping of an application is named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MappingKey {
+    /// Individual and group applications: by its account.
+    Account(Account),
+    /// Host group applications, and individual ones in the other direction.
+    ExternalUser(ExternalUser),
+}
+
+impl fmt::Display for MappingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Account(account) => account.fmt(f),
+            Self::ExternalUser(user) => write!(f, "external user {user}"),
+        }
+    }
+}
+
+/// What a look-up gives: who the caller is in the other system, and with what to prove it.
+#[derive(Debug)]
+pub struct Credentials {
+    /// The application.
+    pub application: ApplicationName,
+    /// Field 0.
+    pub external_user: ExternalUser,
+    /// Fields 1, 2, …; empty where the application has none.
+    pub values: Vec<SecretText>,
+}

@@ -1,0 +1,189 @@
+//! Tokens that the test signs itself, at the door of the real server.
+
+use std::{fs, time::Duration};
+
+use jsonwebtoken::{Algorithm, EncodingKey, Header, jwk::Jwk};
+use rcgen::KeyPair;
+use serde_json::{Value, json};
+use sso_core::{
+    clock::Clock,
+    connector::{ClientTls, ConnectOptions, connect_channel},
+    tls::TrustSettings,
+};
+use sso_proto::{Reason, Refusal};
+use sso_tests::{
+    raw,
+    system::{Database, System, Timing},
+};
+use tonic::{Code, transport::Channel};
+
+use super::{edit_settings, private_file, sso_with_token, system_with_tokens, who};
+
+const ISSUER: &str = "https://id.example";
+
+fn signing_key() -> EncodingKey {
+    let pem = KeyPair::generate().expect("a key").serialize_pem();
+    EncodingKey::from_ec_pem(pem.as_bytes()).expect("a key")
+}
+
+fn token(key: &EncodingKey, edit: impl FnOnce(&mut Value)) -> String {
+    let now = Clock::System.now().unix_timestamp();
+    let mut claims = json!({
+        "iss": ISSUER, "aud": "sso", "sub": "1", "preferred_username": "ann", "exp": now + 300,
+    });
+    edit(&mut claims);
+    let mut header = Header::new(Algorithm::ES256);
+    header.kid = Some("one".into());
+    jsonwebtoken::encode(&header, &claims, key).expect("a token")
+}
+
+/// A system that knows the key, with no leeway.
+fn system(key: &EncodingKey) -> (System, tempfile::TempDir) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut jwk = Jwk::from_encoding_key(key, Algorithm::ES256).expect("a key");
+    jwk.common.key_id = Some("one".into());
+    let file = private_file(folder.path(), "jwks.json", &json!({ "keys": [jwk] }).to_string());
+    let source = format!(
+        "issuer = \"{ISSUER}\"\njwks_file = \"{}\"\naudiences = [\"sso\"]\ndomain = \"IDP\"\n\
+         leeway_seconds = 0\n",
+        file.display()
+    );
+    (system_with_tokens(&source), folder)
+}
+
+/// A channel that shows no certificate.
+fn bare_channel(system: &System) -> Channel {
+    let trust = TrustSettings {
+        ca: system.installation().tls_file("ca.crt"),
+        crl: None,
+        allow_development: true,
+    };
+    let tls = ClientTls::without_certificate(&trust).expect("an authority");
+    let address = system.installation().server_address(1).expect("a server");
+    connect_channel(&address, tls, ConnectOptions::default()).expect("a channel")
+}
+
+#[test]
+fn without_certificate_and_token_every_method_is_unauthenticated() {
+    let (system, _folder) = system(&signing_key());
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let channel = bare_channel(&system);
+        let mut paths: Vec<String> = raw::methods().into_iter().map(|(path, _)| path).collect();
+        paths.push("/grpc.health.v1.Health/Check".into());
+        paths.push("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo".into());
+        for path in paths {
+            let status = raw::call(&channel, &path, Vec::new()).await.expect_err("a refusal");
+            assert_eq!(status.code(), Code::Unauthenticated, "{path}: {status:?}");
+            let refusal = Refusal::from_status(&status).expect("a refusal of ours");
+            assert_eq!(refusal.reason, Reason::NotAuthenticated);
+        }
+    });
+}
+
+#[test]
+fn forged_tokens_and_two_identities_are_refused_by_the_program() {
+    let key = signing_key();
+    let (system, _folder) = system(&key);
+    let good = token(&key, |_| {});
+    assert_eq!(who(&system, &good).expect("ann")["account"], "IDP\\ann");
+    let unsigned = |header: &str| {
+        use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+        let claims = good.split('.').nth(1).expect("claims");
+        format!("{}.{claims}.", BASE64_URL_SAFE_NO_PAD.encode(header))
+    };
+    let forged = [
+        token(&signing_key(), |_| {}),
+        token(&key, |claims| claims["exp"] = json!(1)),
+        token(&key, |claims| claims["aud"] = json!("other")),
+        token(&key, |claims| claims["iss"] = json!("https://other.example")),
+        token(&key, |claims| claims["preferred_username"] = json!("DEV\\admin")),
+        unsigned(r#"{"alg":"none"}"#),
+        unsigned(r#"{"alg":"none","kid":"one"}"#),
+        "x".repeat(8 * 1024),
+    ];
+    for token in forged {
+        let error = who(&system, &token).expect_err(&token);
+        assert!(error.contains("TOKEN_REFUSED"), "{error}");
+    }
+
+    // The certificate of an account and a token, both good.
+    let file = private_file(system.folder(), "both.token", &good);
+    let file = file.to_str().expect("UTF-8");
+    let (cert, key) =
+        (system.installation().tls_file("user.crt"), system.installation().tls_file("user.key"));
+    let output = system.sso(
+        "user",
+        &[
+            "--token-file",
+            file,
+            "--cert",
+            cert.to_str().expect("UTF-8"),
+            "--key",
+            key.to_str().expect("UTF-8"),
+            "status",
+        ],
+    );
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && error.contains("IDENTITY_AMBIGUOUS"), "{error}");
+
+    // Others may read the file.
+    fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o644)).expect("a mode");
+    let output = system.sso("user", &["--token-file", file, "status"]);
+    assert_eq!(output.status.code(), Some(64), "{output:?}");
+}
+
+#[test]
+fn a_stream_ends_with_the_token_that_opened_it() {
+    let key = signing_key();
+    let (system, _folder) = system(&key);
+    let create = ["app", "create", "Desk", "--enable", "--users", "IDP\\ann"];
+    let rest = ["--admins", "DEV\\Application Administrators", "--field", "url"];
+    let _ = system.sso_ok("affiliate-admin", &[&create[..], &rest[..]].concat());
+    let short = token(&key, |claims| {
+        claims["exp"] = json!(Clock::System.now().unix_timestamp() + 4);
+    });
+    let began = std::time::Instant::now();
+    let output = sso_with_token(&system, &short, &["config", "watch", "Desk"]);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && error.contains("TOKEN_REFUSED"), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(30), "long after its end");
+}
+
+#[test]
+fn where_certificates_are_required_tokens_are_not_taken() {
+    let key = signing_key();
+    let (mut system, _folder) = system(&key);
+    system.stop_server(1);
+    edit_settings(&system, |text| text.replace("client_certificate = \"optional\"\n", ""));
+    system.start_server(1);
+    let error = who(&system, &token(&key, |_| {})).expect_err("no certificate");
+    assert!(error.contains("certificate"), "{error}");
+    let _ = system.sso_ok("user", &["status"]);
+}
+
+#[test]
+fn sources_of_the_same_domain_are_refused_before_anything_starts() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut jwk = Jwk::from_encoding_key(&signing_key(), Algorithm::ES256).expect("a key");
+    jwk.common.key_id = Some("one".into());
+    let file = private_file(folder.path(), "jwks.json", &json!({ "keys": [jwk] }).to_string());
+    let system = System::prepare(Database::Sqlite, 1, Timing::default());
+    edit_settings(&system, |text| {
+        format!(
+            "{text}\n[[identity.token]]\nissuer = \"{ISSUER}\"\njwks_file = \"{}\"\n\
+             audiences = [\"sso\"]\ndomain = \"dev\"\n",
+            file.display()
+        )
+    });
+    let settings = system.installation().server_settings(1);
+    let program = system.installation().programs().server.clone();
+    let output = std::process::Command::new(program)
+        .args(["check", "--settings"])
+        .arg(settings)
+        .output()
+        .expect("sso-server runs");
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(64), "{error}");
+    assert!(error.contains("identity.domains") && error.contains("identity.token[0]"), "{error}");
+}
