@@ -8,8 +8,8 @@ use sso_core::exit::Exit;
 
 use crate::commands::{
     AppCommand, AuditCommand, CertArgs, CompatCommand, CompletionArgs, ConfigCommand,
-    CredentialsCommand, DevArgs, ExplainArgs, LogonArgs, ManArgs, MappingCommand, ServerCommand,
-    SystemCommand, TicketCommand,
+    CredentialsCommand, DevArgs, ExplainArgs, LogonArgs, ManArgs, MappingCommand, PrincipalCommand,
+    ServerCommand, SystemCommand, TicketCommand,
 };
 
 const AFTER_HELP: &str = "\
@@ -157,6 +157,11 @@ pub(crate) enum Command {
     Audit {
         #[command(subcommand)]
         command: AuditCommand,
+    },
+    /// Who had which account name first, where the source names accounts for ever
+    Principal {
+        #[command(subcommand)]
+        command: PrincipalCommand,
     },
     /// The servers of the system
     Server {

@@ -12,8 +12,8 @@ use tonic::{Request, Response, Status, metadata::AsciiMetadataValue, transport::
 use zeroize::Zeroizing;
 
 use crate::{
-    Access, Applications, Audit, ClientError, ConfigStore, Lookup, Mappings, Profile, RetryPolicy,
-    System, Tickets, retry,
+    Access, Applications, Audit, ClientError, ConfigStore, Lookup, Mappings, Principals, Profile,
+    RetryPolicy, System, Tickets, retry,
 };
 
 /// How long a call may take when nothing else is said.
@@ -105,6 +105,12 @@ impl Client {
     #[must_use]
     pub fn system(&self) -> System {
         System::new(self.clone())
+    }
+
+    /// Who had which account name first.
+    #[must_use]
+    pub fn principals(&self) -> Principals {
+        Principals::new(self.clone())
     }
 
     /// The record of changes and reveals.

@@ -32,6 +32,7 @@ pub mod development;
 mod error;
 mod lookup;
 mod mappings;
+mod principals;
 mod profile;
 mod remembered;
 mod retry;
@@ -52,6 +53,7 @@ pub use lookup::{Credentials, Logon, LogonRequest, Lookup};
 pub use mappings::{
     BatchOutcome, CredentialsSet, MappingFilter, MappingKey, MappingSide, Mappings, NewMapping,
 };
+pub use principals::Principals;
 pub use profile::{Environment, Overrides, Profile, ProfileError};
 pub use remembered::RememberedFor;
 pub use retry::RetryPolicy;

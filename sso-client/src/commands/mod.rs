@@ -13,6 +13,7 @@ mod dev;
 mod explain;
 mod logon;
 mod mapping;
+mod principal;
 mod server;
 mod shown;
 mod status;
@@ -41,6 +42,7 @@ pub(crate) use dev::DevArgs;
 pub(crate) use explain::ExplainArgs;
 pub(crate) use logon::LogonArgs;
 pub(crate) use mapping::MappingCommand;
+pub(crate) use principal::PrincipalCommand;
 pub(crate) use server::ServerCommand;
 pub(crate) use system::SystemCommand;
 pub(crate) use ticket::TicketCommand;
@@ -84,6 +86,7 @@ async fn dispatch(command: Command, global: &GlobalArgs, output: &Output) -> Res
         Command::Logon(args) => logon::run(args, &service, output).await?,
         Command::Explain(args) => explain::run(args, &service, output).await?,
         Command::Audit { command } => audit::run(command, &service, output).await?,
+        Command::Principal { command } => principal::run(command, &service, output).await?,
         Command::Server { command } => server::run(command, &service, output).await?,
         Command::System { command } => system::run(command, &service, output).await?,
         Command::Compat { command } => return compat::run(command, global, output).await,

@@ -187,3 +187,81 @@ fn sources_of_the_same_domain_are_refused_before_anything_starts() {
     assert_eq!(output.status.code(), Some(64), "{error}");
     assert!(error.contains("identity.domains") && error.contains("identity.token[0]"), "{error}");
 }
+
+/// SECURITY-CASES 9, ESSO.md 14.3 row 28: whoever gets the name of somebody who left inherits nothing.
+#[test]
+fn a_name_belongs_to_its_first_holder_until_an_administrator_has_that_one_forgotten() {
+    let key = signing_key();
+    let (system, _folder) = system(&key);
+    let of = |subject: &str| token(&key, |claims| claims["sub"] = subject.into());
+    assert_eq!(who(&system, &of("1")).expect("the first")["account"], "IDP\\ann");
+    for _ in 0..2 {
+        let error = who(&system, &of("2")).expect_err("somebody else");
+        assert!(error.contains("PRINCIPAL_REPLACED") && error.contains("IDP\\\\ann"), "{error}");
+        assert!(!error.contains(&format!("{ISSUER}|")), "it tells who had the name: {error}");
+        who(&system, &of("1")).expect("the first one still");
+    }
+    let list = |more: &[&str]| system.sso_json("admin", &[&["principal", "list"], more].concat());
+    let found = list(&["--replaced"]);
+    assert_eq!(found["principals"][0]["subject"], format!("{ISSUER}|1"));
+    assert_eq!(found["principals"][0]["refused_subject"], format!("{ISSUER}|2"));
+    let denied = system.sso("affiliate-admin", &["principal", "forget", "IDP\\ann"]);
+    assert_eq!(denied.status.code(), Some(77), "{denied:?}");
+    let forgotten = system.sso_json("admin", &["principal", "forget", "idp\\ANN"]);
+    assert_eq!(forgotten["existed"], true);
+    who(&system, &of("2")).expect("the next one keeps it");
+    let error = who(&system, &of("1")).expect_err("the first one has lost it");
+    assert!(error.contains("PRINCIPAL_REPLACED"), "{error}");
+    let again = system.sso_json("admin", &["principal", "forget", "IDP\\nobody"]);
+    assert_eq!(again["existed"], false);
+}
+
+/// The second seed's story with an end user who has only a token: the trusted host forwards it, and the
+/// server verifies it itself.
+#[test]
+fn a_trusted_host_gets_a_ticket_for_the_end_user_whose_token_it_forwards() {
+    let key = signing_key();
+    let (system, _folder) = system(&key);
+    let _ = system.sso_ok("admin", &["system", "update", "--tickets-allowed", "yes"]);
+    let create = ["app", "create", "Mainframe", "--type", "individual", "--enable"];
+    let rest = ["--users", "IDP\\ann", "--admins", "DEV\\Integration Hosts"];
+    let fields = ["--field", "Password:masked", "--allow-tickets", "yes"];
+    let _ = system.sso_ok("admin", &[&create[..], &rest[..], &fields[..]].concat());
+    let map = ["mapping", "create", "Mainframe", "IDP\\ann", "ANN01", "--values", "-", "--enable"];
+    let mapped = system.sso_with_input("admin", &map, r#"["racf-secret"]"#);
+    assert!(mapped.status.success(), "{mapped:?}");
+
+    let issue = |who: &str, token: &str| {
+        system.sso_with_input(who, &["ticket", "issue", "--user-token-file", "-"], token)
+    };
+    let untrusted = issue("app-admin", &token(&key, |_| {}));
+    let error = String::from_utf8_lossy(&untrusted.stderr).into_owned();
+    assert!(untrusted.status.code() == Some(77) && error.contains("NOT_TRUSTED_HOST"), "{error}");
+    let expired = token(&key, |claims| claims["exp"] = 1.into());
+    for bad in [&*expired, "a.b.c", &token(&signing_key(), |_| {})] {
+        let refused = issue("host", bad);
+        let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && error.contains("USER_TOKEN_REFUSED"), "{error}");
+    }
+    let issued = issue("host", &token(&key, |_| {}));
+    assert!(issued.status.success(), "{issued:?}");
+    let ticket = String::from_utf8(issued.stdout).expect("text");
+    let redeem = |sender| {
+        let arguments = ["ticket", "redeem", "Mainframe", "--sender", sender, "-o", "json"];
+        system.sso_with_input("host", &arguments, &ticket)
+    };
+    let redeemed = redeem("IDP\\ann");
+    let found: Value = serde_json::from_slice(&redeemed.stdout).expect("JSON");
+    let expected = json!({
+        "application": "Mainframe", "external_user": "ANN01", "credentials": ["racf-secret"],
+    });
+    assert_eq!(found, expected);
+    assert!(!redeem("DEV\\host").status.success(), "it is not the host's");
+
+    // Somebody else under the same name by now: the ticket of the one before is dead.
+    let _ = system.sso_ok("admin", &["principal", "forget", "IDP\\ann"]);
+    who(&system, &token(&key, |claims| claims["sub"] = "2".into())).expect("the next one");
+    let refused = redeem("IDP\\ann");
+    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && error.contains("TICKET_OUTDATED"), "{error}");
+}
