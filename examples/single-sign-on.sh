@@ -90,9 +90,10 @@ show sso --profile user credentials get "$application" --output json | tee "$wor
 has "$work/own" '"mainframe-password-1"'
 refused NOT_APPLICATION_USER sso --profile app-admin credentials get "$application"
 
-heading 'A call comes in' \
-    'The host that takes the call knows who calls. With the identity of that user it gets a ticket,' \
-    'and puts it into the message that it passes on, beside the name of the sender.'
+heading 'A call goes out' \
+    'The user (or a program that runs as the user) gets a ticket with its own identity, and puts it' \
+    'into the message that it sends, beside the name of the sender. A trusted host that has the' \
+    'token of the user gets one in the same way: ticket issue --user-token-file.'
 printf '\n   $ sso --profile user ticket issue > message/ticket\n'
 mkdir "$work/message"
 sso --profile user ticket issue >"$work/message/ticket"

@@ -64,6 +64,7 @@ reasons! {
     TicketFlagsProtected = "TICKET_FLAGS_PROTECTED", PermissionDenied, Some(11009), "Only an SSO administrator sets the ticket flags of an application.";
     TicketTimeoutProtected = "TICKET_TIMEOUT_PROTECTED", PermissionDenied, Some(10615), "Only an SSO administrator sets whether and when the tickets of an application end.";
     PasswordWaiverProtected = "PASSWORD_WAIVER_PROTECTED", PermissionDenied, Some(11010), "Only an affiliate administrator switches the comparison of host credentials off.";
+    HostAccessProtected = "HOST_ACCESS_PROTECTED", PermissionDenied, Some(11010), "Only an affiliate administrator says that external users log on to an application, and as whom.";
     GroupMappingProtected = "GROUP_MAPPING_PROTECTED", PermissionDenied, Some(10557), "Users may not control the mappings of group and host group applications.";
     MappingOfAnother = "MAPPING_OF_ANOTHER", PermissionDenied, Some(10558), "Users control only the mapping of their own account.";
     MappingCreateRestricted = "MAPPING_CREATE_RESTRICTED", PermissionDenied, Some(10856), "Users may not create mappings in this application.";
@@ -136,6 +137,7 @@ reasons! {
     TicketSenderMismatch = "TICKET_SENDER_MISMATCH", FailedPrecondition, Some(10594), "The sender is not the one the ticket was issued to.";
     TicketUserNotInApplication = "TICKET_USER_NOT_IN_APPLICATION", FailedPrecondition, Some(10596), "The one the ticket was issued to is not among the users of the application.";
     TicketAudienceWrong = "TICKET_AUDIENCE_WRONG", FailedPrecondition, None, "The ticket was issued for another application, or for none where one is required.";
+    TicketOfOwnLogon = "TICKET_OF_OWN_LOGON", FailedPrecondition, None, "A ticket of a logon is redeemed by another host than the one that logged the user on.";
     TicketRedeemed = "TICKET_REDEEMED", FailedPrecondition, None, "The ticket was redeemed here before, and may be only once.";
     HostInitiatedOff = "HOST_INITIATED_OFF", FailedPrecondition, Some(10808), "The system does not allow external users to log on.";
     HostInitiatedOffInApplication = "HOST_INITIATED_OFF_IN_APPLICATION", FailedPrecondition, Some(10809), "The application does not allow external users to log on.";
@@ -161,7 +163,8 @@ reasons! {
     Internal = "INTERNAL", Internal, None, "A fault in the service itself.";
 
     // warnings
-    IndividualAccount = "INDIVIDUAL_ACCOUNT", Ok, Some(11051), "A role was given to an individual account; groups are easier to keep right.";
+    IndividualUser = "INDIVIDUAL_USER", Ok, Some(11054), "An individual account is a user of the application; groups are easier to keep right.";
+    IndividualAdministrator = "INDIVIDUAL_ADMINISTRATOR", Ok, Some(11053), "An individual account administers the application; groups are easier to keep right.";
     MaskIgnored = "MASK_IGNORED", Ok, Some(11044), "Field 0 is never masked; the mask was ignored.";
     FlagIgnored = "FLAG_IGNORED", Ok, Some(10566), "A flag cannot change after creation; it was ignored.";
     FlagReset = "FLAG_RESET", Ok, Some(11044), "A flag means nothing for applications of this type; it was reset.";
@@ -169,7 +172,24 @@ reasons! {
     PasswordNotValidated = "PASSWORD_NOT_VALIDATED", Ok, None, "External users are believed without their credentials.";
     TicketsNeverExpire = "TICKETS_NEVER_EXPIRE", Ok, Some(10585), "Tickets of this application do not expire.";
     MembershipUnknown = "MEMBERSHIP_UNKNOWN", Ok, None, "Whether the account is among the users is known only when it asks.";
-    AccountUnresolved = "ACCOUNT_UNRESOLVED", Ok, Some(10518), "An account of a role is known to no identity source any more.";
+}
+
+impl Reason {
+    /// Whether a refusal for this reason is audited: somebody lacks a role or did not prove who they
+    /// are, or comes with a ticket that is somebody else's, used, forged or for something else.
+    #[must_use]
+    pub fn is_denial(self) -> bool {
+        matches!(self.code(), Code::PermissionDenied | Code::Unauthenticated)
+            || matches!(
+                self,
+                Self::TicketSenderMismatch
+                    | Self::TicketRedeemed
+                    | Self::TicketAudienceWrong
+                    | Self::TicketUserNotInApplication
+                    | Self::TicketOutdated
+                    | Self::TicketNotAuthentic
+            )
+    }
 }
 
 #[cfg(test)]
@@ -186,5 +206,15 @@ mod tests {
             assert_eq!(Reason::parse(reason.as_str()), Some(reason));
         }
         assert_eq!(Reason::parse("NO_SUCH_REASON"), None);
+    }
+
+    #[test]
+    fn denials_are_missing_roles_unproved_callers_and_tickets_that_look_stolen() {
+        assert!(Reason::NotApplicationUser.is_denial());
+        assert!(Reason::CredentialsMismatch.is_denial());
+        assert!(Reason::TicketRedeemed.is_denial());
+        for harmless in [Reason::TicketExpired, Reason::TicketMalformed, Reason::MappingNotFound] {
+            assert!(!harmless.is_denial(), "{harmless:?}");
+        }
     }
 }

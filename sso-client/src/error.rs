@@ -259,6 +259,7 @@ fn code_name(code: Code) -> &'static str {
     }
 }
 
+/// What the words of the server do not say themselves: they name the command that helps where one does.
 fn hint(reason: &str) -> Option<&'static str> {
     Some(match reason {
         "NOT_AUTHENTICATED" => {
@@ -268,48 +269,23 @@ fn hint(reason: &str) -> Option<&'static str> {
         | "NOT_AFFILIATE_ADMINISTRATOR"
         | "NOT_APPLICATION_ADMINISTRATOR"
         | "NOT_APPLICATION_USER" => "'sso status' shows your account and groups",
-        "APPLICATION_NOT_FOUND" => "'sso app list' shows the applications you have a role in",
         "CONFIGURATION_NOT_FOUND" => "'sso config list APP' shows the identifiers that are set",
         "MAPPING_NOT_FOUND" => {
-            "'sso mapping list APP' shows the mappings; 'sso mapping create' makes one"
+            "'sso mapping list APP' shows the mappings; 'sso mapping create APP ACCOUNT EXTERNAL' makes one"
         }
-        "MAPPING_DISABLED" => "'sso mapping enable APP'",
-        "MAPPING_DISABLED_BY_ADMINISTRATOR" => "an administrator of the application enables it",
-        "CREDENTIALS_NOT_SET" => "'sso mapping set-credentials APP'",
-        "CREDENTIALS_INCOMPLETE" => {
+        "CREDENTIALS_INCOMPLETE" | "VALUES_INCOMPLETE" => {
             "'sso app show APP' lists the fields; give a value for each but field 0"
-        }
-        "TICKETS_NOT_ALLOWED" | "TICKETS_NOT_ALLOWED_BY_SYSTEM" => {
-            "an SSO administrator allows them: 'sso system update --tickets-allowed yes'"
-        }
-        "TICKETS_NOT_ALLOWED_BY_APPLICATION" => {
-            "an SSO administrator allows them: 'sso app update APP --allow-tickets yes'"
         }
         "TICKET_VALIDATION_REQUIRED_BY_SYSTEM"
         | "TICKET_VALIDATION_REQUIRED_BY_APPLICATION"
         | "TICKET_VALIDATION_REQUIRED_BY_TICKET" => "name the sender: --sender ACCOUNT",
         "TICKET_SENDER_MISMATCH" => {
-            "only trusted hosts may name a sender: 'sso system update --trusted-hosts'"
+            "the sender must be the account the ticket was issued to; only the word of a trusted host is \
+             taken for it ('sso status' shows whether you are one)"
         }
         "TICKET_EXPIRED" => {
-            "ask for a new ticket; 'sso app update APP --ticket-timeout' gives them more time"
+            "ask for a new ticket; 'sso app update APP --ticket-timeout MINUTES' gives them more time"
         }
-        "HOST_INITIATED_OFF" => {
-            "an SSO administrator allows it: 'sso system update --host-initiated-allowed yes'"
-        }
-        "HOST_INITIATED_OFF_IN_APPLICATION" => "'sso app update APP --host-initiated yes'",
-        "REMOTE_LOOKUP_NOT_ALLOWED" => {
-            "ask the server on your own machine, or 'sso server set NAME --remote-lookup yes'"
-        }
-        "REVISION_NOT_FOUND" => "'sso config history' shows the revisions that are kept",
-        "UNKNOWN_FIELD" => "'sso app show APP' lists the fields; 'sso app add-field' adds one",
-        "VALUES_INCOMPLETE" => {
-            "'sso app show APP' lists the fields; give a value for each but field 0"
-        }
-        "REVISION_STALE" => "read it again ('sso config get') and repeat with the new revision",
-        "APPLICATION_DISABLED" => "'sso app enable APP'",
-        "SYSTEM_DISABLED" => "'sso system enable'",
-        "SYSTEM_NOT_DISABLED" => "'sso system disable' first, and enable it again afterwards",
         "IMMUTABLE" => "what cannot change: export, delete and create the application again",
         "MASTER_UNREACHABLE" | "MASTER_SECRET_EXPIRED" | "MASTER_SECRET_MISSING" => {
             "'sso status' shows what the server knows of its master; start sso-master or the network to it"

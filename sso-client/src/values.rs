@@ -5,7 +5,7 @@ mod list;
 use std::{
     collections::HashMap,
     fmt,
-    io::{self, Read as _},
+    io::{self, IsTerminal as _, Read as _},
     path::Path,
 };
 
@@ -69,8 +69,29 @@ pub(crate) fn parse_pair(argument: &str) -> Result<(String, SecretText), Failure
 
 /// Reads a JSON object from a file, or from standard input for `-`.
 pub(crate) fn read_json(file: &Path) -> Result<Vec<(String, Option<SecretText>)>, Failure> {
+    require_file(file)?;
     let text = read_text(file, MAX_JSON)?;
     parse_json(&text).map_err(|message| Failure::File { file: file_name(file), message })
+}
+
+/// Refuses JSON in the place of a file, and tells where a terminal is read that it is waiting. What was
+/// given is not repeated: it holds secrets.
+fn require_file(file: &Path) -> Result<(), Failure> {
+    let given = file.as_os_str().as_encoded_bytes();
+    if given.trim_ascii_start().starts_with(b"[") || given.trim_ascii_start().starts_with(b"{") {
+        return Err(Failure::usage_hint(
+            "--values names a file; secrets do not stand on the command line",
+            "--values - reads standard input; whoever lists processes has seen what you gave: \
+             change it",
+        ));
+    }
+    if given == b"-" && io::stdin().is_terminal() {
+        return Err(Failure::usage_hint(
+            "--values - reads standard input, which is a terminal and would show the values",
+            "--values FILE, or --prompt",
+        ));
+    }
+    Ok(())
 }
 
 /// A text of at most `longest` bytes from a file, or from standard input for `-`.
@@ -202,6 +223,18 @@ mod tests {
             assert_eq!(failure.exit_code(), 2);
             assert!(!failure.message().contains("canary"));
         }
+    }
+
+    #[test]
+    fn json_is_no_file_and_is_not_repeated() {
+        for bad in ["[\"canary\"]", " {\"Key\":\"canary\"}", "["] {
+            for failure in [read_json(Path::new(bad)).err(), read_list(Path::new(bad)).err()] {
+                let failure = failure.unwrap();
+                assert_eq!(failure.exit_code(), 2, "{bad}");
+                assert!(!format!("{failure:?}").contains("canary"), "{failure:?}");
+            }
+        }
+        assert_eq!(read_list(Path::new("no-such-file")).unwrap_err().exit_code(), 1);
     }
 
     #[test]

@@ -5,7 +5,10 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -14,7 +17,8 @@ use rustls::pki_types::CertificateDer;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::Sleep,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
@@ -35,18 +39,31 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const LINGER: Duration = Duration::from_millis(500);
 const LINGER_BYTES: u64 = 64 * 1024;
 
-/// What strangers may take before they have proved who they are.
+/// What those may take who have not proved who they are, and how much one local user.
 #[derive(Clone, Copy, Debug)]
 pub struct AcceptLimits {
     /// Handshakes at once; further connections wait in the system's queue.
     pub handshakes: usize,
     /// Time for one handshake.
     pub handshake_timeout: Duration,
+    /// Connections at once whose peers showed no certificate; further ones are closed.
+    pub strangers: usize,
+    /// A peer without a certificate is cut off when none of its requests was admitted for this long
+    /// after the handshake.
+    pub stranger_timeout: Duration,
+    /// Connections at once of one user of this machine; further ones are closed.
+    pub per_local_user: usize,
 }
 
 impl Default for AcceptLimits {
     fn default() -> Self {
-        Self { handshakes: 64, handshake_timeout: Duration::from_secs(5) }
+        Self {
+            handshakes: 64,
+            handshake_timeout: Duration::from_secs(5),
+            strangers: 512,
+            stranger_timeout: Duration::from_secs(30),
+            per_local_user: 64,
+        }
     }
 }
 
@@ -65,6 +82,16 @@ pub struct Peer {
     pub certificate: Option<Arc<PeerCertificate>>,
     /// Whether the certificates were still good when last looked at.
     pub(crate) verdict: Arc<Verdict>,
+    /// Whether a request of it was admitted.
+    admitted: Arc<AtomicBool>,
+}
+
+impl Peer {
+    /// Notes that a request on the connection was admitted: a peer without a certificate has proved
+    /// who it is, and is not cut off after [`AcceptLimits::stranger_timeout`].
+    pub fn note_admitted(&self) {
+        self.admitted.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Accepted connections for `serve_with_incoming_shutdown`. Dropping the stream, or `shutdown`, closes
@@ -90,6 +117,7 @@ async fn accept_loop(
     accepted: Accepted,
 ) {
     let slots = Arc::new(Semaphore::new(limits.handshakes));
+    let strangers = Arc::new(Semaphore::new(limits.strangers));
     loop {
         let next = async {
             let slot = Arc::clone(&slots).acquire_owned().await;
@@ -103,9 +131,11 @@ async fn accept_loop(
         match connection {
             Ok((tcp, addr)) => {
                 let (tls, accepted) = (Arc::clone(&tls), accepted.clone());
+                let strangers = Arc::clone(&strangers);
                 tokio::spawn(async move {
                     let _slot = slot;
-                    if let Some(connection) = shake_hands(tcp, addr, tls, limits).await {
+                    let shaken = shake_hands(tcp, addr, tls, limits).await;
+                    if let Some(connection) = shaken.and_then(|it| it.admit(strangers, limits)) {
                         // An error only says that the server is going away.
                         let _ = accepted.send(Ok(connection)).await;
                     }
@@ -131,10 +161,7 @@ async fn shake_hands(
     let handshake = TlsAcceptor::from(generation.server()).accept(tcp).into_fallible();
     match tokio::time::timeout(limits.handshake_timeout, handshake).await {
         Ok(Ok(io)) => match identify(&io, addr, &generation, &tls) {
-            Ok(peer) => {
-                count("accepted");
-                Some(Connection { io, peer, tls })
-            }
+            Ok(peer) => Some(Connection { io, peer, tls, stranger: None }),
             Err(reason) => {
                 refuse(addr, &reason);
                 None
@@ -174,6 +201,7 @@ fn identify(
         generation: generation.number(),
         certificate: certificate.map(Arc::new),
         verdict: Arc::new(Verdict::trusted(generation.number(), tls.clock().instant())),
+        admitted: Arc::default(),
         chain,
     })
 }
@@ -198,15 +226,57 @@ async fn linger(mut tcp: TcpStream) {
 }
 
 /// A connection of a verified peer. It breaks soon after the peer's certificate is no longer good, so
-/// that streams end too.
+/// that streams end too; that of a peer without a certificate also when it does not prove in time who
+/// it is.
 #[derive(Debug)]
 pub struct Connection {
     io: TlsStream<TcpStream>,
     peer: Peer,
     tls: Arc<TlsReloader>,
+    stranger: Option<Stranger>,
+}
+
+/// What a connection without a certificate holds.
+#[derive(Debug)]
+struct Stranger {
+    _place: OwnedSemaphorePermit,
+    /// None once the peer has proved who it is.
+    deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl Connection {
+    /// Counts the connection; one without a certificate takes a place, or is closed.
+    fn admit(mut self, strangers: Arc<Semaphore>, limits: AcceptLimits) -> Option<Self> {
+        if self.peer.certificate.is_none() {
+            let Ok(place) = strangers.try_acquire_owned() else {
+                refuse(self.peer.addr, "too many connections without a client certificate");
+                return None;
+            };
+            let deadline = Some(Box::pin(tokio::time::sleep(limits.stranger_timeout)));
+            self.stranger = Some(Stranger { _place: place, deadline });
+        }
+        count("accepted");
+        Some(self)
+    }
+
+    /// Breaks the connection of a stranger whose time is over.
+    fn check_stranger(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        let Some(stranger) = &mut self.stranger else { return Ok(()) };
+        let Some(deadline) = &mut stranger.deadline else { return Ok(()) };
+        if deadline.as_mut().poll(context).is_pending() {
+            return Ok(());
+        }
+        if self.peer.admitted.load(Ordering::Relaxed) {
+            stranger.deadline = None;
+            return Ok(());
+        }
+        tracing::info!(addr = %self.peer.addr, "a connection that nobody was known on is closed");
+        Err(io::Error::new(
+            io::ErrorKind::ConnectionAborted,
+            "the peer did not prove in time who it is",
+        ))
+    }
+
     fn check(&self) -> io::Result<()> {
         if self.peer.is_cut_off(&self.tls) {
             return Err(io::Error::new(
@@ -232,6 +302,7 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.check_stranger(context)?;
         Pin::new(&mut self.io).poll_read(context, buffer)
     }
 }
@@ -243,6 +314,7 @@ impl AsyncWrite for Connection {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.check()?;
+        self.check_stranger(context)?;
         Pin::new(&mut self.io).poll_write(context, bytes)
     }
 
@@ -252,6 +324,7 @@ impl AsyncWrite for Connection {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.check()?;
+        self.check_stranger(context)?;
         Pin::new(&mut self.io).poll_write_vectored(context, slices)
     }
 

@@ -3,7 +3,8 @@
 
 use std::{
     error::Error,
-    io,
+    fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -136,14 +137,15 @@ pub fn local_path(url: &str) -> Option<PathBuf> {
 }
 
 /// A channel to the server that listens on the socket at `path`. It connects at the first call, and
-/// again whenever the connection is lost. Call it inside a tokio runtime.
+/// again whenever the connection is lost; never to a listener that is run by another user than root,
+/// the caller's own or the owner of the folder of the socket. Call it inside a tokio runtime.
 #[must_use]
 pub fn connect_local(path: &Path, options: ConnectOptions) -> Channel {
     let path = path.to_owned();
     let connector = service_fn(move |_: Uri| {
         let path = path.clone();
         async move {
-            match tokio::time::timeout(options.connect_timeout, UnixStream::connect(path)).await {
+            match tokio::time::timeout(options.connect_timeout, connect_socket(&path)).await {
                 Ok(connected) => connected.map(TokioIo::new),
                 Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
             }
@@ -152,6 +154,24 @@ pub fn connect_local(path: &Path, options: ConnectOptions) -> Channel {
     // The name is never looked up: the connector knows where to go.
     let endpoint = Endpoint::from_static("http://localhost");
     kept_alive(endpoint, options).connect_with_connector_lazy(connector)
+}
+
+async fn connect_socket(path: &Path) -> io::Result<UnixStream> {
+    let folder = fs::metadata(path.parent().unwrap_or(path))?.uid();
+    let io = UnixStream::connect(path).await?;
+    let listener = io.peer_cred()?.uid();
+    if is_trusted_listener(listener, rustix::process::geteuid().as_raw(), folder) {
+        return Ok(io);
+    }
+    Err(io::Error::other(format!(
+        "the socket is listened on by user {listener}, who is neither root, nor this user, nor the \
+         owner of its folder: is it the server's?"
+    )))
+}
+
+/// Others may have put a socket of their own in the place of the server's.
+fn is_trusted_listener(listener: u32, own: u32, folder: u32) -> bool {
+    [0, own, folder].contains(&listener)
 }
 
 fn kept_alive(endpoint: Endpoint, options: ConnectOptions) -> Endpoint {
@@ -370,6 +390,25 @@ mod tests {
         ] {
             assert!(host_and_port(url).is_err(), "{url}");
         }
+    }
+
+    #[test]
+    fn a_socket_of_somebody_else_is_not_spoken_to() {
+        for (listener, own, folder, trusted) in
+            [(0, 7, 8, true), (7, 7, 0, true), (8, 7, 8, true), (9, 7, 8, false), (9, 0, 0, false)]
+        {
+            assert_eq!(is_trusted_listener(listener, own, folder), trusted, "{listener}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_own_socket_is_spoken_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sso.sock");
+        let missing = connect_socket(&path).await.unwrap_err();
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+        let _listener = tokio::net::UnixListener::bind(&path).unwrap();
+        assert!(connect_socket(&path).await.is_ok());
     }
 
     #[test]

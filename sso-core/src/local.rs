@@ -4,6 +4,7 @@
 //! that nobody else can put a socket of their own in the place of ours.
 
 use std::{
+    collections::HashMap,
     fs::{self, File},
     io,
     os::unix::{
@@ -12,7 +13,7 @@ use std::{
     },
     path::{Path, PathBuf},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
@@ -64,8 +65,8 @@ impl LocalListener {
     /// runtime.
     ///
     /// # Errors
-    /// The folder belongs to somebody else or everybody may write to it, so that anybody could put a
-    /// socket of their own there; another process listens; a file of another kind is in the way.
+    /// The folder belongs to somebody else, or others may write to it (everybody, or a group other
+    /// than that of this process) and could put a socket of their own there; another process listens; a file of another kind is in the way.
     pub fn bind(path: &Path, mode: u32) -> Result<Self, LocalError> {
         let failed = |problem: String| LocalError { path: path.to_owned(), problem };
         check_folder(path).map_err(failed)?;
@@ -110,9 +111,10 @@ fn check_folder(path: &Path) -> Result<(), String> {
     };
     let found = fs::metadata(folder)
         .map_err(|error| format!("the folder {}: {error}", folder.display()))?;
-    if found.mode() & 0o002 != 0 {
+    let group = rustix::process::getegid().as_raw();
+    if let Some(who) = writers(found.mode(), found.gid(), group) {
         return Err(format!(
-            "everybody may write to {}: use a folder of its own for the socket (chmod o-w)",
+            "{who} may write to {}: use a folder of its own for the socket (chmod go-w)",
             folder.display()
         ));
     }
@@ -121,6 +123,15 @@ fn check_folder(path: &Path) -> Result<(), String> {
         return Err(format!("{} belongs to another user than this process", folder.display()));
     }
     Ok(())
+}
+
+/// Who else may put files into a folder of this mode and group; `own` is the group of this process.
+fn writers(mode: u32, group: u32, own: u32) -> Option<&'static str> {
+    match (mode & 0o002 != 0, mode & 0o020 != 0 && group != own) {
+        (true, _) => Some("everybody"),
+        (false, true) => Some("another group than that of this process"),
+        (false, false) => None,
+    }
 }
 
 /// Held as long as the socket is: who has it may replace what lies there.
@@ -189,6 +200,7 @@ async fn accept_loop(
     accepted: mpsc::Sender<io::Result<LocalConnection>>,
 ) {
     let slots = Arc::new(Semaphore::new(limits.handshakes));
+    let users = Arc::new(Users { most: limits.per_local_user, connected: Mutex::default() });
     loop {
         let next = async {
             let slot = Arc::clone(&slots).acquire_owned().await;
@@ -201,12 +213,13 @@ async fn accept_loop(
         };
         match connection {
             Ok((io, _)) => {
-                let accepted = accepted.clone();
+                let (accepted, users) = (accepted.clone(), Arc::clone(&users));
                 tokio::spawn(async move {
                     let _slot = slot;
-                    if let Some(peer) = identify(&io, limits.handshake_timeout).await {
+                    let identified = identify(io, &users, limits.handshake_timeout).await;
+                    if let Some(connection) = identified {
                         // An error only says that the server is going away.
-                        let _ = accepted.send(Ok(LocalConnection { io, peer })).await;
+                        let _ = accepted.send(Ok(connection)).await;
                     }
                 });
             }
@@ -218,7 +231,45 @@ async fn accept_loop(
     }
 }
 
-async fn identify(io: &UnixStream, within: Duration) -> Option<LocalPeer> {
+/// How many connections each user has.
+#[derive(Debug)]
+struct Users {
+    most: usize,
+    connected: Mutex<HashMap<u32, usize>>,
+}
+
+/// One of the connections that a user may have.
+#[derive(Debug)]
+struct Place {
+    users: Arc<Users>,
+    uid: u32,
+}
+
+impl Users {
+    fn place(self: &Arc<Self>, uid: u32) -> Option<Place> {
+        let mut connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = connected.entry(uid).or_default();
+        if *count >= self.most {
+            return None;
+        }
+        *count += 1;
+        Some(Place { users: Arc::clone(self), uid })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut connected = self.users.connected.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = connected.get(&self.uid).map_or(0, |count| count.saturating_sub(1));
+        if left == 0 {
+            connected.remove(&self.uid);
+        } else {
+            connected.insert(self.uid, left);
+        }
+    }
+}
+
+async fn identify(io: UnixStream, users: &Arc<Users>, within: Duration) -> Option<LocalConnection> {
     let credentials = match io.peer_cred() {
         Ok(credentials) => credentials,
         Err(error) => {
@@ -227,6 +278,10 @@ async fn identify(io: &UnixStream, within: Duration) -> Option<LocalPeer> {
         }
     };
     let (uid, pid) = (credentials.uid(), credentials.pid());
+    let Some(place) = users.place(uid) else {
+        tracing::info!(uid, "a local connection is refused: the user has too many");
+        return None;
+    };
     // The database of users may be a directory on the network.
     let asking = tokio::task::spawn_blocking(move || (user_of(uid), pid.and_then(program_of)));
     let (user, program) = match tokio::time::timeout(within, asking).await {
@@ -236,7 +291,7 @@ async fn identify(io: &UnixStream, within: Duration) -> Option<LocalPeer> {
             (None, None)
         }
     };
-    Some(LocalPeer { uid, user, pid, program })
+    Some(LocalConnection { io, peer: LocalPeer { uid, user, pid, program }, _place: place })
 }
 
 fn user_of(uid: u32) -> Option<Arc<str>> {
@@ -259,6 +314,7 @@ fn program_of(pid: i32) -> Option<Arc<str>> {
 pub struct LocalConnection {
     io: UnixStream,
     peer: LocalPeer,
+    _place: Place,
 }
 
 impl Connected for LocalConnection {
@@ -364,6 +420,54 @@ mod tests {
             assert!(refused(&folder.path().join("s")).contains("everybody may write"));
         }
         assert!(refused(Path::new("bare")).contains("folder"));
+    }
+
+    #[tokio::test]
+    async fn a_group_may_write_only_where_it_is_the_own() {
+        let folder = folder(0o770);
+        let own = fs::metadata(folder.path()).unwrap().gid();
+        assert_eq!(own, rustix::process::getegid().as_raw());
+        drop(LocalListener::bind(&folder.path().join("s"), 0o660).unwrap());
+        for (mode, group, refused) in [
+            (0o770, own + 1, true),
+            (0o750, own + 1, false),
+            (0o770, own, false),
+            (0o772, own, true),
+        ] {
+            assert_eq!(writers(mode, group, own).is_some(), refused, "{mode:o} {group}");
+        }
+    }
+
+    #[tokio::test]
+    async fn one_user_has_so_many_connections_and_no_more() {
+        use tokio::io::AsyncReadExt as _;
+        use tokio_stream::StreamExt as _;
+
+        let folder = folder(0o700);
+        let path = folder.path().join("sso.sock");
+        let listener = LocalListener::bind(&path, 0o600).unwrap();
+        let limits = AcceptLimits { per_local_user: 2, ..AcceptLimits::default() };
+        let mut incoming = local_incoming(listener, limits, CancellationToken::new());
+        let (_first, _second) =
+            (UnixStream::connect(&path).await.unwrap(), UnixStream::connect(&path).await.unwrap());
+        let first = incoming.next().await.unwrap().unwrap();
+        let _other = incoming.next().await.unwrap().unwrap();
+        let mut third = UnixStream::connect(&path).await.unwrap();
+        assert_eq!(third.read(&mut [0; 1]).await.unwrap(), 0, "it is closed at once");
+        drop(first);
+        let _fourth = UnixStream::connect(&path).await.unwrap();
+        let _ = incoming.next().await.unwrap().unwrap();
+    }
+
+    #[test]
+    fn users_are_counted_one_by_one() {
+        let users = Arc::new(Users { most: 1, connected: Mutex::default() });
+        let place = users.place(1).unwrap();
+        assert!(users.place(1).is_none());
+        let _other = users.place(2).unwrap();
+        drop(place);
+        assert_eq!(users.connected.lock().unwrap().len(), 1, "who has none is forgotten");
+        assert!(users.place(1).is_some());
     }
 
     #[tokio::test]

@@ -7,7 +7,11 @@ mod pki;
 
 #[cfg(test)]
 mod tests {
-    use std::{net::SocketAddr, sync::Arc};
+    use std::{
+        net::SocketAddr,
+        sync::Arc,
+        time::{Duration, Instant},
+    };
 
     use axum::{http::Request, response::Response};
     use sso_core::{
@@ -31,21 +35,32 @@ mod tests {
 
     async fn who(request: axum::extract::Request) -> Response {
         let peer = request.extensions().get::<Peer>().unwrap();
+        if request.uri().path() == "/admitted" {
+            peer.note_admitted();
+        }
         let certificate = peer.certificate.as_deref();
         let uri = certificate.and_then(|found| found.uris.first()).map_or("nobody", String::as_str);
         let answer = Response::builder()
             .header("content-type", "application/grpc")
             .header("grpc-status", "0")
-            .header("x-peer", uri);
+            .header("x-peer", uri)
+            .header("x-port", peer.addr.port());
         answer.body(axum::body::Body::empty()).unwrap()
     }
 
     async fn serve(settings: &TlsSettings) -> (SocketAddr, Arc<TlsReloader>) {
+        serve_within(settings, AcceptLimits::default()).await
+    }
+
+    async fn serve_within(
+        settings: &TlsSettings,
+        limits: AcceptLimits,
+    ) -> (SocketAddr, Arc<TlsReloader>) {
         let tls = TlsReloader::load(settings).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let incoming = mtls_incoming(listener, Arc::clone(&tls), AcceptLimits::default(), stop);
+        let incoming = mtls_incoming(listener, Arc::clone(&tls), limits, stop);
         let server = Server::builder()
             .layer(RecheckPeerLayer::new(Arc::clone(&tls), Status::unauthenticated))
             .add_routes(Routes::from(axum::Router::new().fallback(who)))
@@ -65,13 +80,21 @@ mod tests {
     }
 
     async fn call(channel: &mut Channel) -> Result<String, Status> {
+        Ok(call_at(channel, "/who").await?.0)
+    }
+
+    /// Whom the server sees, and the port that tells connections apart.
+    async fn call_at(channel: &mut Channel, path: &str) -> Result<(String, String), Status> {
         let failed = |error: tonic::transport::Error| Status::from_error(Box::new(error));
-        let request = Request::post("/who").body(Body::empty()).unwrap();
+        let request = Request::post(path).body(Body::empty()).unwrap();
         let response =
             channel.ready().await.map_err(failed)?.call(request).await.map_err(failed)?;
         match Status::from_header_map(response.headers()) {
             Some(status) if status.code() != tonic::Code::Ok => Err(status),
-            _ => Ok(response.headers()["x-peer"].to_str().unwrap().to_owned()),
+            _ => {
+                let header = |name| response.headers()[name].to_str().unwrap().to_owned();
+                Ok((header("x-peer"), header("x-port")))
+            }
         }
     }
 
@@ -101,6 +124,53 @@ mod tests {
         assert_eq!(call(&mut bare).await.unwrap(), "nobody");
         let status = call(&mut ann).await.unwrap_err();
         assert_eq!(status.code(), tonic::Code::Unauthenticated, "{status:?}");
+    }
+
+    fn optional(pki: &Pki) -> TlsSettings {
+        TlsSettings { client_certificate: ClientCertificate::Optional, ..pki.issue("server") }
+    }
+
+    #[tokio::test]
+    async fn strangers_take_so_many_connections_and_no_more() {
+        let pki = Pki::new();
+        let limits = AcceptLimits { strangers: 2, ..AcceptLimits::default() };
+        let (addr, _tls) = serve_within(&optional(&pki), limits).await;
+        let (mut first, mut second) = (channel(addr, bare(&pki)), channel(addr, bare(&pki)));
+        assert_eq!(call(&mut first).await.unwrap(), "nobody");
+        assert_eq!(call(&mut second).await.unwrap(), "nobody");
+        assert!(call(&mut channel(addr, bare(&pki))).await.is_err());
+        // Who shows a certificate needs no place among them.
+        let mut ann = channel(addr, ClientTls::load(&pki.issue("ann")).unwrap());
+        assert_eq!(call(&mut ann).await.unwrap(), "sso://DEV/ann");
+        drop(first);
+        let began = Instant::now();
+        while call(&mut channel(addr, bare(&pki))).await.is_err() {
+            assert!(began.elapsed() < Duration::from_secs(30), "the place is not given back");
+        }
+        assert_eq!(call(&mut second).await.unwrap(), "nobody");
+    }
+
+    #[tokio::test]
+    async fn who_does_not_prove_in_time_who_they_are_is_cut_off() {
+        let pki = Pki::new();
+        let stranger_timeout = Duration::from_millis(400);
+        let limits = AcceptLimits { stranger_timeout, ..AcceptLimits::default() };
+        let (addr, _tls) = serve_within(&optional(&pki), limits).await;
+        let mut known = channel(addr, bare(&pki));
+        let mut ann = channel(addr, ClientTls::load(&pki.issue("ann")).unwrap());
+        let mut stranger = channel(addr, bare(&pki));
+        let of_known = call_at(&mut known, "/admitted").await.unwrap();
+        let of_ann = call_at(&mut ann, "/who").await.unwrap();
+        let before = call_at(&mut stranger, "/who").await.unwrap();
+        let began = Instant::now();
+        // The channel connects again, from another port.
+        while call_at(&mut stranger, "/who").await.is_ok_and(|now| now == before) {
+            assert!(began.elapsed() < Duration::from_secs(30), "the stranger is not cut off");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        // Theirs began earlier.
+        assert_eq!(call_at(&mut known, "/who").await.unwrap(), of_known);
+        assert_eq!(call_at(&mut ann, "/who").await.unwrap(), of_ann);
     }
 
     #[tokio::test]

@@ -504,7 +504,11 @@ mod tests {
     #[tokio::test]
     async fn garbage_and_silence_do_not_stop_the_acceptor() {
         let pki = Pki::new();
-        let limits = AcceptLimits { handshakes: 4, handshake_timeout: Duration::from_millis(300) };
+        let limits = AcceptLimits {
+            handshakes: 4,
+            handshake_timeout: Duration::from_millis(300),
+            ..AcceptLimits::default()
+        };
         let server = serve(TlsReloader::load(&pki.issue("server")).unwrap(), limits).await;
         for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0; 64], &[0xff; 5000], b""] {
             let mut tcp = TcpStream::connect(server.addr).await.unwrap();

@@ -1,7 +1,9 @@
 //! Log lines of changes that an operator should see, with their event numbers. The audit holds the
 //! same changes; the log is what is watched.
 
-use sso_proto::Event;
+use std::fmt;
+
+use sso_proto::{Event, Reason};
 
 use crate::{
     access::Call,
@@ -77,11 +79,43 @@ pub fn individuals(system: &GlobalInfo, is_group: impl Fn(&Account) -> bool) {
     }
 }
 
-/// Says that an individual account has the role "user" or "administrator" in the application.
-pub fn individual(role: &str, application: &ApplicationName, account: &Account) {
-    if role == "user" {
-        tracing::warn!(event = Event::IndividualApplicationUser.number(), %application, %account, "an individual user");
-    } else {
-        tracing::warn!(event = Event::IndividualApplicationAdministrator.number(), %application, %account, "an individual administrator");
+/// The role of an application that an individual account was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Individual {
+    /// One of its users.
+    User,
+    /// One of its administrators.
+    Administrator,
+}
+
+impl Individual {
+    /// What its administrators are warned with.
+    #[must_use]
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::User => Reason::IndividualUser,
+            Self::Administrator => Reason::IndividualAdministrator,
+        }
+    }
+}
+
+impl fmt::Display for Individual {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::User => "user",
+            Self::Administrator => "administrator",
+        })
+    }
+}
+
+/// Says that an individual account has the role in the application.
+pub fn individual(role: Individual, application: &ApplicationName, account: &Account) {
+    match role {
+        Individual::User => {
+            tracing::warn!(event = Event::IndividualApplicationUser.number(), %application, %account, "an individual user");
+        }
+        Individual::Administrator => {
+            tracing::warn!(event = Event::IndividualApplicationAdministrator.number(), %application, %account, "an individual administrator");
+        }
     }
 }

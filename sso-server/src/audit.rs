@@ -138,19 +138,13 @@ impl Audit {
         self.write(self.describe(call, action, subject, AuditOutcome::Done, "")).await
     }
 
-    /// Records that a request was refused for want of a role.
-    ///
-    /// # Errors
-    /// `AUDIT_UNAVAILABLE`; the request is refused either way.
-    pub async fn denied(
-        &self,
-        call: &Call,
-        action: Action,
-        subject: Subject<'_>,
-        reason: Reason,
-    ) -> Result<(), Error> {
-        self.write(self.describe(call, action, subject, AuditOutcome::Denied, reason.as_str()))
-            .await
+    /// Records that a request was denied ([`Reason::is_denial`]). It is refused either way, so that a
+    /// record which cannot be written is only logged.
+    pub async fn denied(&self, call: &Call, action: Action, subject: Subject<'_>, reason: Reason) {
+        let record = self.describe(call, action, subject, AuditOutcome::Denied, reason.as_str());
+        if let Err(lost) = self.write(record).await {
+            tracing::error!(%call, error = %lost, "a denial could not be audited");
+        }
     }
 
     fn describe(

@@ -176,7 +176,7 @@ impl ChangeReader {
             && let Some(system) = self.storage.system().await?
         {
             self.access.adopt_server_settings(self.storage.server_settings(&self.server).await?);
-            self.access.adopt(system.global);
+            self.access.adopt(system.global, system.updated_at);
         }
         // Nobody may be listening, which is no error.
         let _ = self.changes.news.send(Arc::new(news));

@@ -11,7 +11,8 @@ use sso_proto::Reason;
 use crate::{
     access::{Access, Action, Call, Role, row_of},
     error::Error,
-    host_initiated::{HostInitiated, require_host_initiated},
+    gates::{Entry, Gate, gates},
+    host_initiated::HostInitiated,
     identity::Identity,
     lookup::{self, Lookup},
     mappings::Mappings,
@@ -20,7 +21,7 @@ use crate::{
         ExternalUser, Mapping, MappingKey, Proof,
     },
     storage::Storage,
-    tickets::{Tickets, require_user},
+    tickets::{require_audience, require_user},
 };
 
 /// What is to be explained.
@@ -87,14 +88,17 @@ pub struct Explain {
     pub lookup: Lookup,
     /// Checks of mappings.
     pub mappings: Mappings,
-    /// Checks of tickets.
-    pub tickets: Tickets,
     /// Checks of logons.
     pub host_initiated: HostInitiated,
 }
 
 /// The one who would ask, and the checks made so far.
 struct Inquiry {
+    /// Decides, with no more than whoever has it explained may see.
+    access: Arc<Access>,
+    /// Whoever has it explained sees no accounts of the system.
+    limited: bool,
+    action: Action,
     call: Call,
     application: Application,
     steps: Vec<Step>,
@@ -102,7 +106,9 @@ struct Inquiry {
 }
 
 impl Explain {
-    /// Explains to an administrator of the application.
+    /// Explains to an administrator of the application. Who holds roles in the system is told to affiliate
+    /// administrators alone: for anybody else it is as if nobody did, and of groups only those that the
+    /// application names are shown.
     ///
     /// # Errors
     /// A missing role, `APPLICATION_NOT_FOUND`; as the storage. A check that fails is no error.
@@ -111,72 +117,62 @@ impl Explain {
         let action = Action::AccessExplain;
         let application = self.access.require_in(call, action, &question.application, found)?;
         let action = question.action.unwrap_or_else(|| purpose(&application));
-        let known = self.identity.as_known(&question.account);
-        let is_group = known.is_none();
-        let caller = known.unwrap_or_else(|| alone(question.account.clone()));
-        let groups = caller.groups.values().cloned().collect();
-        // As from the machine of the server: where it is asked from is not known.
-        let call = Call { caller, request_id: call.request_id, local: true };
-        let mut inquiry = Inquiry { call, application, steps: Vec::new(), mapping: None };
-        if is_group {
-            inquiry.check("the account is that of a single user", group(&question.account));
+        let mut inquiry = self.inquiry(call, &question.account, application, action);
+        let role = row_of(action)?.role;
+        if inquiry.limited && is_of_system(role) {
+            inquiry.check(Gate::Role.in_words(), Err(not_shown()));
+        } else {
+            self.check_all(&mut inquiry, &question).await?;
         }
-        let row = row_of(action)?;
-        let system = self.access.require_system(row).map(|()| "it is".to_owned());
-        inquiry.check("the SSO system is enabled", system);
-        let role = self.role_of(action, row.role);
-        self.check_role(&mut inquiry, action, role);
-        self.check_deeper(&mut inquiry, action, question.external_user).await?;
-        let Inquiry { application, steps, mapping, .. } = inquiry;
+        let Inquiry { access, limited, call, application, steps, mapping, .. } = inquiry;
+        let of_application = |key: &str| {
+            let mut named = application.users.iter().chain(application.administrators.iter());
+            named.any(|account| account.key() == key)
+        };
+        let groups = call.caller.groups.iter().filter(|(key, _)| !limited || of_application(key));
         Ok(Explanation {
+            groups: groups.map(|(_, name)| name.clone()).collect(),
             groups_unknown: !self.identity.knows_groups_of(&question.account),
-            accounts_expected: self.access.accounts_of(row.role, Some(&application)),
+            accounts_expected: access.accounts_of(role, Some(&application)),
             account: question.account,
             application: application.name,
             action,
-            groups,
             steps,
             mapping,
         })
     }
 
-    /// The role that the account must hold; `None` where somebody else asks on its behalf.
-    fn role_of(&self, action: Action, role: Role) -> Option<Role> {
-        (action != Action::TicketRedeem).then_some(role)
-    }
-
-    fn check_role(&self, inquiry: &mut Inquiry, action: Action, role: Option<Role>) {
-        let Inquiry { call, application, .. } = &*inquiry;
-        let (check, end) = match role {
-            None => (
-                "whoever redeems the ticket administers the application",
-                Ok("not looked at: the account is the one the ticket was issued to".to_owned()),
-            ),
-            Some(role) => {
-                let required = self.access.require_role(
-                    role,
-                    call,
-                    action,
-                    &application.name,
-                    Some(application),
-                );
-                let held = || self.held(role, &call.caller, application);
-                ("the account holds the role that the action takes", required.map(|()| held()))
-            }
+    fn inquiry(
+        &self,
+        asker: &Call,
+        account: &Account,
+        application: Application,
+        action: Action,
+    ) -> Inquiry {
+        let limited = !self.access.is_affiliate_administrator(&asker.caller);
+        let access = if limited {
+            Arc::new(self.access.without_system_accounts())
+        } else {
+            Arc::clone(&self.access)
         };
-        inquiry.check(check, end);
+        let known = self.identity.as_known(account);
+        let is_group = known.is_none();
+        let caller = known.unwrap_or_else(|| alone(account.clone()));
+        // As from the machine of the server: where it is asked from is not known.
+        let call = Call { caller, request_id: asker.request_id, local: true };
+        let (steps, mapping) = (Vec::new(), None);
+        let mut inquiry = Inquiry { access, limited, action, call, application, steps, mapping };
+        if is_group {
+            inquiry.check("the account is that of a single user", group(account));
+        }
+        inquiry
     }
 
-    /// By which of the accounts the role is held.
-    fn held(&self, role: Role, caller: &Caller, application: &Application) -> String {
-        let accounts = self.access.accounts_of(role, Some(application));
-        let accounts = accounts.iter().filter_map(|account| Account::parse(account).ok());
-        let accounts: Accounts = accounts.collect();
-        match caller.first_in(&accounts) {
-            Some((_, account)) if *account == caller.account => "it is named itself".to_owned(),
-            Some((_, group)) => format!("it is in {group}"),
-            None => "every authenticated caller holds it".to_owned(),
+    async fn check_all(&self, inquiry: &mut Inquiry, question: &Question) -> Result<(), Error> {
+        for gate in gates(inquiry.action) {
+            inquiry.check_gate(*gate);
         }
+        self.check_deeper(inquiry, question.external_user.clone()).await
     }
 
     /// The checks of the noun itself.
@@ -187,25 +183,34 @@ impl Explain {
     async fn check_deeper(
         &self,
         inquiry: &mut Inquiry,
-        action: Action,
         external_user: Option<ExternalUser>,
     ) -> Result<(), Error> {
+        let action = inquiry.action;
         match action {
-            Action::CredentialsReveal => self.check_reveal(inquiry).await?,
+            Action::CredentialsReveal => {
+                let caller = inquiry.call.caller.clone();
+                self.check_own_mapping(inquiry, &caller).await?;
+            }
             Action::TicketRedeem => self.check_redeem(inquiry).await?,
             Action::CredentialsLogon => self.check_logon(inquiry, external_user).await?,
-            Action::TicketIssue | Action::TicketForward => {
-                let end = self.tickets.require_issuing().map(|()| "it does".to_owned());
-                inquiry.check("the SSO system issues tickets", end);
+            Action::TicketIssue => {
+                let Inquiry { call, application, .. } = &*inquiry;
+                let (name, found) = (&application.name, Some(application.clone()));
+                let end = require_audience(&call.caller, name, found).map(|_| "it is".to_owned());
+                inquiry.check("the account is a user of the application (audience)", end);
             }
-            Action::ConfigurationReveal => inquiry.check_served(),
+            Action::TicketForward => {
+                let detail = "not looked at: it depends on whose token is forwarded".to_owned();
+                inquiry.check("the end user is a user of the application (audience)", Ok(detail));
+            }
             Action::MappingCreate
             | Action::MappingSetCredentials
             | Action::MappingEnable
             | Action::MappingDisable
             | Action::MappingDelete => {
-                let Inquiry { call, application, .. } = &*inquiry;
-                let control = self.mappings.require_control(call, application, action);
+                let Inquiry { access, call, application, .. } = &*inquiry;
+                let mappings = Mappings { access: Arc::clone(access), ..self.mappings.clone() };
+                let control = mappings.require_control(call, application, action);
                 let check = "the account may do this to its own mapping";
                 inquiry.check(check, control.map(|()| "it may".to_owned()));
             }
@@ -214,32 +219,15 @@ impl Explain {
         Ok(())
     }
 
-    async fn check_reveal(&self, inquiry: &mut Inquiry) -> Result<(), Error> {
-        self.check_remote(inquiry);
-        let kind = lookup::require_own_mappings(&inquiry.application);
-        inquiry.check("the application maps its users", kind.map(|()| "it does".to_owned()));
-        inquiry.check_served();
-        let gives = lookup::require_gives_credentials(&inquiry.application);
-        let check = "the application gives credentials to callers (windows_initiated)";
-        inquiry.check(check, gives.map(|()| "it does".to_owned()));
-        let caller = inquiry.call.caller.clone();
-        self.check_own_mapping(inquiry, &caller).await
-    }
-
     async fn check_redeem(&self, inquiry: &mut Inquiry) -> Result<(), Error> {
-        self.check_remote(inquiry);
-        inquiry.check_served();
-        let allowed = self.tickets.require_allowed(&inquiry.application);
-        let check = "the SSO system and the application allow tickets";
-        inquiry.check(check, allowed.map(|()| "they do".to_owned()));
         let account = inquiry.call.caller.account.clone();
         let holder = self.identity.as_known(&account);
-        match require_user(&inquiry.application, &account, holder) {
+        let holder = require_user(&inquiry.application, &account, holder);
+        let end = holder.as_ref().map(|_| "it was".to_owned()).map_err(Clone::clone);
+        inquiry.check("the ticket was issued to a user of the application", end);
+        match holder {
             Ok(holder) => self.check_own_mapping(inquiry, &holder).await,
-            Err(error) => {
-                inquiry.check("the ticket was issued to a user of the application", Err(error));
-                Ok(())
-            }
+            Err(_) => Ok(()),
         }
     }
 
@@ -248,22 +236,13 @@ impl Explain {
         inquiry: &mut Inquiry,
         external_user: Option<ExternalUser>,
     ) -> Result<(), Error> {
-        self.check_remote(inquiry);
-        let system = self.host_initiated.require_allowed();
-        let check = "the SSO system lets external users log on";
-        inquiry.check(check, system.map(|()| "it does".to_owned()));
-        let application = require_host_initiated(&inquiry.application);
-        let check = "the application lets external users log on (host_initiated)";
-        inquiry.check(check, application.map(|()| "it does".to_owned()));
-        inquiry.check_served();
         let Some(external_user) = external_user else {
             let detail = "not looked at: name the external user".to_owned();
             inquiry.check("the external user is mapped", Ok(detail));
             return Ok(());
         };
         let key = MappingKey::ExternalUser(external_user);
-        let compares = inquiry.application.has(ApplicationFlag::ValidatePassword);
-        self.check_mapping(inquiry, &key, compares).await?;
+        self.check_mapping(inquiry, &key).await?;
         let Some(mapping) = inquiry.mapping.clone() else { return Ok(()) };
         let holder = self.host_initiated.holder(&inquiry.application, &mapping);
         let detail = holder.map(|holder| format!("{} is", holder.account));
@@ -290,47 +269,49 @@ impl Explain {
         });
         inquiry.check("which mapping is used", detail);
         match key {
-            Some(key) => self.check_mapping(inquiry, &key, true).await,
+            Some(key) => self.check_mapping(inquiry, &key).await,
             None => Ok(()),
         }
     }
 
-    async fn check_mapping(
-        &self,
-        inquiry: &mut Inquiry,
-        key: &MappingKey,
-        wants_credentials: bool,
-    ) -> Result<(), Error> {
+    async fn check_mapping(&self, inquiry: &mut Inquiry, key: &MappingKey) -> Result<(), Error> {
         let application = &inquiry.application;
+        let logon = inquiry.action == Action::CredentialsLogon;
+        let compared = logon && application.has(ApplicationFlag::ValidatePassword);
         let stored = match self.lookup.mapping(application, key, true).await {
             Ok(stored) => stored,
             Err(error) if is_answer(&error) => {
+                let error = if compared { mismatch(&error) } else { error };
                 inquiry.check("the mapping exists", Err(error));
                 return Ok(());
             }
             Err(error) => return Err(error),
         };
         let mapping = stored.mapping.clone();
-        let enabled = lookup::require_enabled(application, &mapping);
+        let found = format!("{} to external user {}", mapping.account, mapping.external_user);
+        let enabled = lookup::require_enabled(application, &mapping).map(|()| "it is".to_owned());
         let set = lookup::require_credentials(application, &mapping);
         let none = application.fields.credential_count() == 0;
-        let found = format!("{} to external user {}", mapping.account, mapping.external_user);
+        let detail = if none { "the application has no credentials" } else { "they are" };
+        let set = match set {
+            Ok(()) if none && compared => Err(Error::new(Reason::CredentialsMismatch, detail)),
+            Err(error) if compared => Err(mismatch(&error)),
+            set => set.map(|()| detail.to_owned()),
+        };
         inquiry.check("the mapping exists", Ok(found));
-        inquiry.check("the mapping is enabled", enabled.map(|()| "it is".to_owned()));
-        if wants_credentials {
-            let detail = if none { "the application has no credentials" } else { "they are" };
-            inquiry.check("its credentials are set", set.map(|()| detail.to_owned()));
+        let set = ("its credentials are set", set);
+        let enabled = ("the mapping is enabled", enabled);
+        // Whoever logs on proves first who it is.
+        let ends = match (logon, compared) {
+            (false, _) => vec![enabled, set],
+            (true, true) => vec![set, enabled],
+            (true, false) => vec![enabled],
+        };
+        for (check, end) in ends {
+            inquiry.check(check, end);
         }
         inquiry.mapping = Some(mapping);
         Ok(())
-    }
-
-    fn check_remote(&self, inquiry: &mut Inquiry) {
-        let end = self.access.require_lookup(&inquiry.call).map(|()| {
-            let everywhere = self.access.server_settings().remote_lookup;
-            if everywhere { "to every machine" } else { "only to its own machine" }.to_owned()
-        });
-        inquiry.check("this server answers look-ups", end);
     }
 }
 
@@ -339,9 +320,72 @@ impl Inquiry {
         self.steps.push(Step { check, end });
     }
 
-    fn check_served(&mut self) {
-        let served = lookup::require_served(&self.application);
-        self.check("the application is enabled", served.map(|()| "it is".to_owned()));
+    fn check_gate(&mut self, gate: Gate) {
+        if gate == Gate::Role && self.action == Action::TicketRedeem {
+            let detail = "not looked at: the account is the one the ticket was issued to";
+            let check = "whoever redeems the ticket administers the application";
+            return self.check(check, Ok(detail.to_owned()));
+        }
+        let Self { access, limited, action, call, application, .. } = &*self;
+        let entry = Entry { call, action: *action, name: &application.name };
+        let end = gate.check(access, entry, application);
+        let end = match (gate, end) {
+            (Gate::Role, Ok(())) => Ok(self.held()),
+            (Gate::Role, Err(mut error)) if *limited => {
+                error.message.push_str("; roles in the system are not looked at for this caller");
+                Err(error)
+            }
+            (Gate::RemoteLookup, Ok(())) => {
+                let everywhere = access.server_settings().remote_lookup;
+                let where_to =
+                    if everywhere { "to every machine" } else { "only to its own machine" };
+                Ok(where_to.to_owned())
+            }
+            (_, end) => end.map(|()| "it is so".to_owned()),
+        };
+        self.check(gate.in_words(), end);
+    }
+
+    /// By which of the accounts the role is held.
+    fn held(&self) -> String {
+        let role = row_of(self.action).map_or(Role::Anyone, |row| row.role);
+        let accounts = self.access.accounts_of(role, Some(&self.application));
+        let accounts = accounts.iter().filter_map(|account| Account::parse(account).ok());
+        let accounts: Accounts = accounts.collect();
+        let caller = &self.call.caller;
+        match caller.first_in(&accounts) {
+            Some((_, account)) if *account == caller.account => "it is named itself".to_owned(),
+            Some((_, group)) => format!("it is in {group}"),
+            None => "every authenticated caller holds it".to_owned(),
+        }
+    }
+}
+
+/// Whether the role is one of the system as a whole.
+fn is_of_system(role: Role) -> bool {
+    match role {
+        Role::SsoAdministrator
+        | Role::AffiliateAdministrator
+        | Role::Auditor
+        | Role::TrustedHost => true,
+        Role::ApplicationAdministrator
+        | Role::ApplicationMember
+        | Role::ApplicationUser
+        | Role::ConfigurationReader
+        | Role::Anyone => false,
+    }
+}
+
+fn not_shown() -> Error {
+    let message = "that takes a system role, which this caller may not see";
+    Error::new(Reason::NotAffiliateAdministrator, message)
+}
+
+/// A logon tells no more than that the credentials do not match.
+fn mismatch(cause: &Error) -> Error {
+    match cause.reason == Reason::StoredRowDamaged {
+        true => cause.clone(),
+        false => Error::new(Reason::CredentialsMismatch, cause.message.clone()),
     }
 }
 

@@ -13,11 +13,12 @@ use crate::{
     assertion::{Assertion, Assertions, Logon},
     audit::{Audit, Subject},
     error::Error,
+    gates::Entry,
     identity::Identity,
-    lookup::{Lookup, require_enabled, require_served},
+    lookup::{Lookup, require_enabled},
     model::{
-        Account, Application, ApplicationFlag, ApplicationName, Bag, Caller, ExternalUser, Mapping,
-        MappingId, MappingKey,
+        Account, Application, ApplicationFlag, ApplicationName, ApplicationType, Bag, Caller,
+        ExternalUser, Mapping, MappingId, MappingKey,
     },
     storage::{Storage, StoredMapping},
     tickets::{Issued, Tickets},
@@ -88,7 +89,11 @@ impl HostInitiated {
         require_enabled(&application, &mapping)?;
         let holder = self.holder(&application, &mapping)?;
         let allowed = self.access.global().tickets_allowed;
-        let ticket = allowed.then(|| self.tickets.make(&holder, None)).transpose()?;
+        let host = &call.caller.account;
+        let ticket = match allowed {
+            true => Some(self.tickets.make_of_logon(&holder, host).await?),
+            false => None,
+        };
         let logon = Logon {
             account: &mapping.account,
             application: &application.name,
@@ -121,25 +126,9 @@ impl HostInitiated {
     /// The application, where external users may log on. That the system allows it comes first, then
     /// the role, so that nobody else is told how an application is set.
     async fn enter(&self, call: &Call, request: &LogonRequest) -> Result<Application, Error> {
-        self.access.require_lookup(call)?;
-        self.require_allowed()?;
         let name = &request.application;
         let found = self.storage.application(name).await?;
-        let application = self.access.require_in(call, Action::CredentialsLogon, name, found)?;
-        require_host_initiated(&application)?;
-        require_served(&application)?;
-        Ok(application)
-    }
-
-    /// The system lets external users log on.
-    pub(crate) fn require_allowed(&self) -> Result<(), Error> {
-        if self.access.global().host_initiated_allowed {
-            return Ok(());
-        }
-        Err(Error::new(
-            Reason::HostInitiatedOff,
-            "the SSO system does not let external users log on; an SSO administrator allows it with host_initiated_allowed",
-        ))
+        Entry { call, action: Action::CredentialsLogon, name }.pass(&self.access, found)
     }
 
     /// The mapping of the external user, who proved to be it where the application asks for that. There,
@@ -189,9 +178,10 @@ impl HostInitiated {
         for (field, value) in application.fields.iter().skip(1).zip(&request.credentials) {
             like.put(field.ordinal, field.label.as_str(), value.clone())?;
         }
-        let account = Account::parse("D\\nobody")?;
+        let nobody = Account::parse("D\\nobody")?;
+        let account = (application.kind != ApplicationType::HostGroup).then_some(&nobody);
         let user = &request.external_user;
-        let place = BagPlace::credentials(application.id, MappingId::generate(), &account, user);
+        let place = BagPlace::credentials(application.id, MappingId::generate(), account, user);
         self.vault.open_nothing(&place, &like)?;
         Ok(None)
     }
@@ -205,10 +195,7 @@ impl HostInitiated {
     ) -> Error {
         let reason = Reason::CredentialsMismatch;
         let subject = subject(application, external_user, "");
-        let denied = self.audit.denied(call, Action::CredentialsLogon, subject, reason).await;
-        if let Err(lost) = denied {
-            tracing::error!(%call, error = %lost, "a denial could not be audited");
-        }
+        self.audit.denied(call, Action::CredentialsLogon, subject, reason).await;
         let name = application.name.as_str();
         let message = format!(
             "the credentials are not those of external user \"{external_user}\" in application \"{name}\", or it has none"
@@ -235,18 +222,6 @@ impl HostInitiated {
             Error::new(Reason::AccountNotInApplication, message)
         })
     }
-}
-
-/// The application lets external users log on.
-pub(crate) fn require_host_initiated(application: &Application) -> Result<(), Error> {
-    if application.is_host_initiated() {
-        return Ok(());
-    }
-    let message = format!(
-        "application \"{}\" does not let external users log on; that takes a host group application, or an individual one with the flag host_initiated",
-        application.name
-    );
-    Err(Error::new(Reason::HostInitiatedOffInApplication, message))
 }
 
 fn subject<'a>(

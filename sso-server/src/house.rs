@@ -157,7 +157,6 @@ impl House {
             identity: Arc::clone(&identity),
             lookup: lookup.clone(),
             mappings: mappings.clone(),
-            tickets: tickets.clone(),
             host_initiated: host_initiated.clone(),
         };
         Arc::new(Self {

@@ -15,6 +15,7 @@ pub mod config_store;
 pub mod credential_cache;
 pub mod error;
 pub mod explain;
+pub mod gates;
 pub mod groups;
 pub mod host_initiated;
 pub mod house;

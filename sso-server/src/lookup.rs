@@ -14,6 +14,7 @@ use crate::{
     audit::{Audit, Subject},
     credential_cache::CredentialCache,
     error::Error,
+    gates::Entry,
     model::{
         Application, ApplicationFlag, ApplicationName, ApplicationType, Caller, Credentials,
         Mapping, MappingKey, MappingState,
@@ -50,19 +51,18 @@ impl Lookup {
     /// The credentials mapped to the caller's own account.
     ///
     /// # Errors
-    /// A missing role, `REMOTE_LOOKUP_NOT_ALLOWED`, what [`require_windows_initiated`] and
-    /// [`Self::credentials_of`] refuse, `AUDIT_UNAVAILABLE`.
+    /// `REMOTE_LOOKUP_NOT_ALLOWED`, a missing role, `APPLICATION_TYPE_WRONG`, `APPLICATION_DISABLED`,
+    /// `WINDOWS_INITIATED_OFF` ([`crate::gates::gates`]), what [`Self::credentials_of`] refuses,
+    /// `AUDIT_UNAVAILABLE`.
     pub async fn get_credentials(
         &self,
         call: &Call,
         name: &ApplicationName,
         refresh: bool,
     ) -> Result<Credentials, Error> {
-        self.access.require_lookup(call)?;
         let action = Action::CredentialsReveal;
         let found = self.storage.application(name).await?;
-        let application = self.access.require_in(call, action, name, found)?;
-        require_windows_initiated(&application)?;
+        let application = Entry { call, action, name }.pass(&self.access, found)?;
         let Found { mapping, credentials } =
             self.credentials_of(&application, &call.caller, refresh).await?;
         let detail = format!("mapping of {}", mapping.account);
@@ -107,7 +107,11 @@ impl Lookup {
         let stored = self.cache.mapping(application, key, refresh).await?;
         let stored = stored.ok_or_else(|| not_found(application, key))?;
         require_own_key(&stored.mapping, key)?;
-        Ok(stored)
+        if application.kind != ApplicationType::HostGroup {
+            return Ok(stored);
+        }
+        let mapping = stored.mapping.clone().within(application);
+        Ok(Arc::new(StoredMapping { mapping, credentials: stored.credentials.clone() }))
     }
 
     /// Opens the credentials of a mapping. An application with no fields but field 0 has none.
@@ -127,7 +131,7 @@ impl Lookup {
             let place = BagPlace::credentials(
                 mapping.application,
                 mapping.id,
-                &mapping.account,
+                mapping.sealed_account(application.kind),
                 &mapping.external_user,
             );
             let bag = self.vault.open(&place, &sealed.sealed)?;
@@ -135,7 +139,9 @@ impl Lookup {
                 let value: &SecretText = bag.value(field.ordinal).ok_or_else(|| {
                     let message = format!(
                         "the credentials of {} in application \"{}\" were set before it had the field \"{}\"; set them again",
-                        mapping.account, application.name, field.label
+                        called(application, mapping),
+                        application.name,
+                        field.label
                     );
                     Error::new(Reason::CredentialsNotSet, message)
                 })?;
@@ -162,24 +168,18 @@ pub fn require_served(application: &Application) -> Result<(), Error> {
     Err(Error::new(Reason::ApplicationDisabled, message))
 }
 
-/// Refuses applications that do not give callers the credentials mapped to their own account.
+/// Refuses applications that do not give callers the credentials mapped to accounts, for a look-up or for
+/// a ticket.
 ///
 /// # Errors
-/// `APPLICATION_TYPE_WRONG`, `APPLICATION_DISABLED`, `WINDOWS_INITIATED_OFF`.
-pub fn require_windows_initiated(application: &Application) -> Result<(), Error> {
-    require_own_mappings(application)?;
-    require_served(application)?;
-    require_gives_credentials(application)
-}
-
-/// The last check of [`require_windows_initiated`].
-pub(crate) fn require_gives_credentials(application: &Application) -> Result<(), Error> {
+/// `WINDOWS_INITIATED_OFF`.
+pub fn require_gives_credentials(application: &Application) -> Result<(), Error> {
     if application.has(ApplicationFlag::WindowsInitiated) {
         return Ok(());
     }
     let message = format!(
-        "application \"{}\" does not give credentials to callers; an administrator of it allows it with the flag windows_initiated",
-        application.name
+        "application \"{name}\" does not give credentials to callers; an administrator of it allows it with `sso app update {name} --windows-initiated yes`",
+        name = application.name
     );
     Err(Error::new(Reason::WindowsInitiatedOff, message))
 }
@@ -193,7 +193,7 @@ pub fn require_own_mappings(application: &Application) -> Result<(), Error> {
         ApplicationType::Individual | ApplicationType::Group => Ok(()),
         ApplicationType::ConfigStore | ApplicationType::HostGroup => {
             let message = format!(
-                "application \"{}\" is a {} application, in which callers have no mappings",
+                "application \"{}\" is of type {}, in which callers have no mappings",
                 application.name,
                 application.kind.as_str()
             );
@@ -233,8 +233,9 @@ pub fn resolve(application: &Application, caller: &Caller) -> Result<MappingKey,
 pub fn require_enabled(application: &Application, mapping: &Mapping) -> Result<(), Error> {
     let refuse = |reason, remedy: &str| {
         let message = format!(
-            "the mapping of {} in application \"{}\" is disabled{remedy}",
-            mapping.account, application.name
+            "{} in application \"{}\" is disabled{remedy}",
+            called(application, mapping),
+            application.name
         );
         Err(Error::new(reason, message))
     };
@@ -292,10 +293,24 @@ pub(crate) fn not_found(application: &Application, key: &MappingKey) -> Error {
     Error::new(Reason::MappingNotFound, message)
 }
 
+/// A mapping in words, by what it is named by. In a host group that is the external user: the account
+/// is the same in all of them, and not for every host to know.
+pub(crate) fn called(application: &Application, mapping: &Mapping) -> String {
+    match application.kind {
+        ApplicationType::HostGroup => {
+            format!("the mapping of external user \"{}\"", mapping.external_user)
+        }
+        ApplicationType::Individual | ApplicationType::Group | ApplicationType::ConfigStore => {
+            format!("the mapping of {}", mapping.account)
+        }
+    }
+}
+
 fn not_set(application: &Application, mapping: &Mapping) -> Error {
     let message = format!(
-        "the mapping of {} in application \"{}\" has no credentials; set them with `sso mapping set-credentials`",
-        mapping.account, application.name
+        "{} in application \"{}\" has no credentials; set them with `sso mapping set-credentials`",
+        called(application, mapping),
+        application.name
     );
     Error::new(Reason::CredentialsNotSet, message)
 }

@@ -105,6 +105,8 @@ impl Principals {
     pub async fn forget(&self, call: &Call, account: &Account) -> Result<bool, Error> {
         self.access.require(call, Action::PrincipalForget)?;
         let mut transaction = self.storage.begin().await?;
+        // What this server remembers of the administrators may be older than what the database says.
+        Access::held(&mut transaction).await?.require(call, Action::PrincipalForget)?;
         if !transaction.forget_principal(account).await? {
             return Ok(false);
         }

@@ -263,7 +263,8 @@ async fn build(
     let (changes, reader) =
         Changes::begin(storage.clone(), Arc::clone(&access), stages.draining()).await?;
     // Both may have changed before the feed began.
-    access.adopt(storage.system().await?.ok_or_else(no_system)?.global);
+    let system = storage.system().await?.ok_or_else(no_system)?;
+    access.adopt(system.global, system.updated_at);
     access.adopt_server_settings(storage.server_settings(&settings.name).await?);
     let (audit, writer) = Audit::new(&settings.name, clock.clone(), storage.clone());
     let (master, link) = MasterSecret::new(

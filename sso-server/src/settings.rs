@@ -160,7 +160,8 @@ impl Settings {
         assertion.map_err(|(key, why)| refused(&format!("assertion.{key}"), why))?;
         let database = database(&file.database, &base, path)?;
         let migrate = file.database.migrate;
-        let identity = std::mem::take(&mut file.identity).build(&base, path)?;
+        let development = file.tls.allow_development;
+        let identity = std::mem::take(&mut file.identity).build(&base, path, development)?;
         check_sources(&file, &identity).map_err(|(key, why)| refused(key, why))?;
         let over_tls = file.tls.client_certificate == ClientCertificate::Optional;
         let identity = identity.with_tokens_over_tls(over_tls);

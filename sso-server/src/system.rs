@@ -15,7 +15,7 @@ use crate::{
     identity::Identity,
     master::{MasterSecret, MasterStatus},
     model::{Account, Accounts, GlobalInfo, ServerEntry, ServerSettings},
-    storage::{Storage, Transaction},
+    storage::{Storage, SystemRecord, Transaction},
     tickets,
 };
 
@@ -159,8 +159,9 @@ impl System {
     pub async fn update(&self, call: &Call, change: GlobalInfoChange) -> Result<GlobalInfo, Error> {
         self.access.require(call, Action::SystemUpdate)?;
         let mut transaction = self.storage.begin().await?;
-        let before = transaction.lock_system().await?.ok_or_else(missing)?.global;
-        require_still(call, &before)?;
+        let system = transaction.lock_system().await?.ok_or_else(missing)?;
+        let (before, at) = (&system.global, self.next(&system));
+        require_still(call, before)?;
         let accounts_change =
             change.sso_administrators.is_some() || change.affiliate_administrators.is_some();
         if accounts_change && before.enabled {
@@ -172,14 +173,15 @@ impl System {
         if let Some(accounts) = &change.sso_administrators {
             self.require_succession(call, &before.sso_administrators, accounts)?;
         }
-        let (after, parts) = changed(&before, change);
+        let (after, parts) = changed(before, change);
         after.check()?;
         if parts.is_empty() {
-            return Ok(before);
+            return Ok(after);
         }
-        transaction.update_system(&after, self.clock.now()).await?;
+        transaction.update_system(&after, at).await?;
         let detail = parts.join(", ");
-        self.commit(transaction, call, Action::SystemUpdate, &detail, after.clone()).await?;
+        let about = (Action::SystemUpdate, detail.as_str());
+        self.commit(transaction, call, about, (after.clone(), at)).await?;
         if accounts_change {
             announce::individuals(&after, |account| self.identity.is_group(account));
         }
@@ -194,14 +196,16 @@ impl System {
         let action = if enabled { Action::SystemEnable } else { Action::SystemDisable };
         self.access.require(call, action)?;
         let mut transaction = self.storage.begin().await?;
-        let mut global = transaction.lock_system().await?.ok_or_else(missing)?.global;
+        let system = transaction.lock_system().await?.ok_or_else(missing)?;
+        let at = self.next(&system);
+        let mut global = system.global;
         require_still(call, &global)?;
         if global.enabled == enabled {
             return Ok(());
         }
         global.enabled = enabled;
-        transaction.update_system(&global, self.clock.now()).await?;
-        self.commit(transaction, call, action, "", global).await
+        transaction.update_system(&global, at).await?;
+        self.commit(transaction, call, (action, ""), (global, at)).await
     }
 
     /// Refuses SSO administrators without the caller, and an individual account in the place of
@@ -381,20 +385,25 @@ impl System {
         Ok(())
     }
 
+    /// The time of a change, later than that of the one before whatever the clocks of two servers say:
+    /// servers tell newer settings from older ones by it.
+    fn next(&self, before: &SystemRecord) -> OffsetDateTime {
+        self.clock.now().max(before.updated_at.saturating_add(Duration::MICROSECOND))
+    }
+
     async fn commit(
         &self,
         mut transaction: Transaction,
         call: &Call,
-        action: Action,
-        detail: &str,
-        global: GlobalInfo,
+        (action, detail): (Action, &str),
+        (global, at): (GlobalInfo, OffsetDateTime),
     ) -> Result<(), Error> {
         let subject = Subject { detail, ..Subject::default() };
         self.audit.record(&mut transaction, call, action, subject).await?;
         transaction.insert_change(Change::System, self.clock.now()).await?;
         transaction.commit().await?;
         announce::system(call, &self.access.global(), &global);
-        self.access.adopt(global);
+        self.access.adopt(global, at);
         self.changes.wake();
         Ok(())
     }

@@ -62,12 +62,12 @@ impl BagPlace {
         }
     }
 
-    /// The place of the credentials of a mapping.
+    /// The place of the credentials of a mapping; without an account in a host group application.
     #[must_use]
     pub fn credentials(
         application: ApplicationId,
         mapping: MappingId,
-        account: &Account,
+        account: Option<&Account>,
         external_user: &ExternalUser,
     ) -> Self {
         Self {
@@ -258,6 +258,7 @@ mod tests {
             id: Uuid::from_u128(7),
             account: Account::parse("DEV\\Ann").unwrap(),
             subject: None,
+            by_logon: None,
             token_groups: None,
             server: "sso-server-1".into(),
             issued_at: OffsetDateTime::UNIX_EPOCH,

@@ -340,10 +340,13 @@ fn updates_ignore_what_is_fixed_and_keep_what_is_not_named() {
                 ..application("Hosts", Kind::HostGroup)
             };
             for bad in ["", "DEV\\Application Users", "DEV\\a;DEV\\b"] {
-                let bad = update(&mut owner, account(bad), &["windows_account"]).await;
+                let bad = update(&mut admin, account(bad), &["windows_account"]).await;
                 assert_eq!(refused(bad), Reason::WindowsAccountInvalid);
             }
+            // Whom external users become is for affiliate administrators to say.
             let moved = update(&mut owner, account("DEV\\new"), &["windows_account"]).await;
+            assert_eq!(refused(moved), Reason::HostAccessProtected);
+            let moved = update(&mut admin, account("DEV\\new"), &["windows_account"]).await;
             assert_eq!(
                 moved.expect("changed").application.expect("it").windows_account,
                 "DEV\\new"
@@ -358,7 +361,7 @@ fn updates_ignore_what_is_fixed_and_keep_what_is_not_named() {
                 windows_account: "DEV\\user".into(),
                 ..application("Wanted", Kind::Individual)
             };
-            let wrong = update(&mut owner, wrong, &["windows_account"]).await;
+            let wrong = update(&mut admin, wrong, &["windows_account"]).await;
             assert_eq!(refused(wrong), Reason::WindowsAccountInvalid);
         });
     });

@@ -97,7 +97,7 @@ fn the_life_of_an_application() {
             let created = admin.create(create(masked)).await.expect("created").into_inner();
             let warned: Vec<_> =
                 created.warnings.iter().map(|w| (w.reason.as_str(), w.event)).collect();
-            assert_eq!(warned, [("INDIVIDUAL_ACCOUNT", 11051), ("MASK_IGNORED", 11044)]);
+            assert_eq!(warned, [("INDIVIDUAL_USER", 11054), ("MASK_IGNORED", 11044)]);
             let created = created.application.expect("an application");
             assert!(!created.enabled && !created.fields[0].masked && created.fields[1].masked);
 

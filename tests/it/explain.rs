@@ -144,13 +144,13 @@ fn explanations_are_for_administrators_of_the_application_and_know_every_action(
                 ("DEV\\app-admin", "Conf", "", "configuration.reveal", "NOT_APPLICATION_USER"),
                 ("DEV\\app-admin", "Conf", "configuration.set", "configuration.set", ""),
                 ("DEV\\app-admin", "Host", "", "credentials.logon", "HOST_INITIATED_OFF"),
-                ("DEV\\user", "Host", "", "credentials.logon", "NOT_APPLICATION_ADMINISTRATOR"),
+                ("DEV\\user", "Host", "", "credentials.logon", "HOST_INITIATED_OFF"),
                 (
                     "DEV\\user",
                     "Ind",
                     "credentials.logon",
                     "credentials.logon",
-                    "NOT_APPLICATION_ADMINISTRATOR",
+                    "HOST_INITIATED_OFF",
                 ),
                 ("DEV\\user", "Ind", "mapping.create", "mapping.create", ""),
                 ("DEV\\user", "Grp", "mapping.create", "mapping.create", "GROUP_MAPPING_PROTECTED"),
@@ -238,7 +238,7 @@ fn the_mapping_of_a_group_and_of_an_external_user_are_named() {
             question.external_user = "JOB2".into();
             let explained: v1::ExplainResponse =
                 ask(system, "app-admin", "Access/Explain", &question).await.expect("explained");
-            assert_eq!(first_failure(&explained), Some("MAPPING_NOT_FOUND"));
+            assert_eq!(first_failure(&explained), Some("CREDENTIALS_MISMATCH"));
         });
     });
 }

@@ -67,6 +67,7 @@ fn an_external_user_becomes_the_account_it_is_mapped_to_with_a_ticket() {
             // Where the ticket is redeemed: for the account, as if it had asked itself.
             desk.create(application("Other")).await;
             desk.map("Other", "DEV\\user", "OTHER01", Some("secret-2")).await;
+            trust_another(&desk).await;
             for (name, user) in [(APPLICATION, "usr01"), (HOSTS, "job1")] {
                 let mut answer =
                     logon(&desk.host, name, user, &[PASSWORD]).await.expect("logged on");
@@ -75,7 +76,10 @@ fn an_external_user_becomes_the_account_it_is_mapped_to_with_a_ticket() {
                 assert!(answer.ticket_expires_at.is_some());
                 let ticket = std::mem::take(&mut answer.ticket.as_mut().expect("a ticket").text);
                 let sender = Some("DEV\\user");
-                let redeemed = redeem_at(&desk.host, "Other", &ticket, sender).await;
+                // Not the host that logged the user on: it would be everybody who is mapped.
+                let own = redeem_at(&desk.host, "Other", &ticket, sender).await;
+                assert_eq!(reason(own), Reason::TicketOfOwnLogon);
+                let redeemed = redeem_at(&desk.app_admin, "Other", &ticket, sender).await;
                 assert_eq!(revealed(redeemed.unwrap()).0, "OTHER01");
             }
             assert_eq!((desk.count(LOGONS).await, desk.count(DENIED).await), (2, 0));
@@ -83,6 +87,127 @@ fn an_external_user_becomes_the_account_it_is_mapped_to_with_a_ticket() {
             desk.set_global(v1::GlobalInfo::default(), &["tickets_allowed"]).await;
             let answer = logon(&desk.host, HOSTS, "JOB1", &[PASSWORD]).await.expect("logged on");
             assert!(answer.ticket.is_none() && answer.ticket_expires_at.is_none());
+        });
+    });
+}
+
+async fn trust_another(desk: &Desk<'_>) {
+    let hosts = vec!["DEV\\host".into(), "DEV\\app-admin".into()];
+    let hosts = v1::GlobalInfo { trusted_hosts: hosts, ..Default::default() };
+    desk.set_global(hosts, &["trusted_hosts"]).await;
+}
+
+#[test]
+fn a_ticket_of_a_logon_ends_with_the_holder_of_the_name() {
+    on_each_database(|system, runtime| {
+        runtime.block_on(async {
+            let desk = open(system).await;
+            trust_another(&desk).await;
+            let mut database = crate::asking::database(system).await;
+            let insert = "INSERT INTO principals (account_key, account, subject, first_seen_at) \
+                          VALUES ('dev\\user', 'DEV\\user', 'idp|1', 0)";
+            sqlx::raw_sql(insert).execute(&mut database).await.expect("a principal");
+            let mut answer =
+                logon(&desk.host, HOSTS, "JOB1", &[PASSWORD]).await.expect("logged on");
+            let ticket = std::mem::take(&mut answer.ticket.as_mut().expect("a ticket").text);
+            let redeem =
+                async || redeem_at(&desk.app_admin, APPLICATION, &ticket, Some("DEV\\user")).await;
+            assert_eq!(revealed(redeem().await.expect("redeemed")).0, "USR01");
+            let update = "UPDATE principals SET subject = 'idp|2'";
+            sqlx::raw_sql(update).execute(&mut database).await.expect("somebody else");
+            assert_eq!(reason(redeem().await), Reason::TicketOutdated);
+        });
+    });
+}
+
+/// ESSO.md 14.4, row 46: whoever administers an application that external users log on to can be any
+/// of its accounts.
+#[test]
+fn who_external_users_become_is_for_affiliate_administrators_to_say() {
+    on_each_database(|system, runtime| {
+        runtime.block_on(async {
+            let desk = open(system).await;
+            let update = async |application: v1::Application, path: &str| {
+                let message = v1::UpdateApplicationRequest {
+                    application: Some(application),
+                    update_mask: Some(prost_types::FieldMask { paths: vec![path.to_owned()] }),
+                };
+                let answer: Result<v1::UpdateApplicationResponse, _> =
+                    ask(&desk.app_admin, "Applications/Update", message).await;
+                answer.map(drop).map_err(|refusal| refusal.reason)
+            };
+            let protected = Err(Reason::HostAccessProtected);
+            let wider = v1::Application {
+                user_accounts: vec!["DEV\\Application Users".into(), "DEV\\admin".into()],
+                ..individual()
+            };
+            assert_eq!(update(wider.clone(), "user_accounts").await, protected);
+            // As they are, and switched off, anybody who administers it may say so.
+            assert_eq!(update(individual(), "user_accounts").await, Ok(()));
+            let one_way = v1::Application { host_initiated: Some(false), ..individual() };
+            assert_eq!(update(one_way, "host_initiated").await, Ok(()));
+            assert_eq!(update(wider, "user_accounts").await, Ok(()));
+            assert_eq!(update(individual(), "host_initiated").await, protected);
+            let admin = v1::Application { windows_account: "DEV\\admin".into(), ..host_group() };
+            assert_eq!(update(admin, "windows_account").await, protected);
+            let answer = logon(&desk.host, HOSTS, "JOB1", &[PASSWORD]).await.expect("logged on");
+            assert_eq!(answer.account, "DEV\\user");
+        });
+    });
+}
+
+#[test]
+fn the_mappings_of_a_host_group_follow_its_account_with_their_credentials() {
+    on_each_database(|system, runtime| {
+        runtime.block_on(async {
+            let desk = open(system).await;
+            logon(&desk.host, HOSTS, "JOB1", &[PASSWORD]).await.expect("logged on, and cached");
+            let account = "DEV\\new".to_owned();
+            let moved = v1::Application { windows_account: account.clone(), ..host_group() };
+            desk.update(moved, &["windows_account"]).await;
+            let answer = logon(&desk.host, HOSTS, "JOB1", &[PASSWORD]).await.expect("logged on");
+            assert_eq!(answer.account, account);
+            for (account, found) in [("DEV\\new", 1), ("DEV\\user", 0), ("", 1)] {
+                let message = v1::ListMappingsRequest {
+                    application: HOSTS.into(),
+                    account: account.into(),
+                    ..Default::default()
+                };
+                let list: v1::ListMappingsResponse =
+                    ask(&desk.admin, "Mappings/List", message).await.expect("a list");
+                assert_eq!(list.mappings.len(), found, "{account}");
+                let fine = |it: &v1::Mapping| !it.orphaned && it.account == "DEV\\new";
+                assert!(list.mappings.iter().all(fine));
+            }
+            // A row that still names another account is of the account of its application all the same.
+            let mut database = crate::asking::database(system).await;
+            let statement = "UPDATE mappings SET account = 'DEV\\admin', account_key = 'dev\\admin' \
+                             WHERE external_user = 'JOB1'";
+            sqlx::raw_sql(statement).execute(&mut database).await.expect("written");
+            let answer = logon(&desk.host, HOSTS, "JOB1", &[PASSWORD]).await.expect("logged on");
+            assert_eq!(answer.account, account);
+        });
+    });
+}
+
+#[test]
+fn credentials_that_are_too_large_are_refused_before_anything_is_looked_up() {
+    on_each_database(|system, runtime| {
+        runtime.block_on(async {
+            let desk = open(system).await;
+            let (most, more) = ("x".repeat(65_536), "x".repeat(65_537));
+            let mut words = BTreeSet::new();
+            for (application, user) in [(HOSTS, "JOB1"), (HOSTS, "NOBODY"), ("Nowhere", "JOB1")] {
+                let refused = logon(&desk.host, application, user, &["", &more]).await;
+                let refused = refused.expect_err("a refusal");
+                assert_eq!(refused.reason, Reason::ValueTooLarge);
+                words.insert(refused.message);
+            }
+            assert_eq!(words.len(), 1, "{words:?}");
+            for user in ["JOB1", "NOBODY"] {
+                let refused = logon(&desk.host, HOSTS, user, &[&most]).await;
+                assert_eq!(reason(refused), Reason::CredentialsMismatch);
+            }
         });
     });
 }

@@ -23,6 +23,7 @@ const FLOORS: [(u8, &[&str]); 6] = [
             "lookup",
             "mappings",
             "explain",
+            "gates",
             "principals",
             "tickets",
             "host_initiated",
@@ -83,8 +84,20 @@ impl Source {
         let path = self.path.replace('-', "_");
         let mut parts = path.split(['/', '.']);
         rooms.split("::").all(|room| room.is_empty() || parts.any(|part| part == room))
-            && self.text.contains("test")
-            && self.text.contains(&format!("fn {name}("))
+            && self.tests(name)
+    }
+
+    /// Whether a function of this name is here with the attribute of a test above it.
+    fn tests(&self, name: &str) -> bool {
+        let function = format!("fn {name}(");
+        let lines: Vec<_> = self.text.lines().map(str::trim).collect();
+        let is_test =
+            |line: &&str| line.starts_with("#[test]") || line.starts_with("#[tokio::test");
+        let places = (0..lines.len()).filter(|&place| lines[place].contains(&function));
+        places.into_iter().any(|place| {
+            let above = lines[..place].iter().rev();
+            above.take_while(|line| !line.is_empty() && !line.ends_with(['}', '{'])).any(is_test)
+        })
     }
 
     /// The top-level room of sso-server that the file is or belongs to.

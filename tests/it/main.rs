@@ -29,6 +29,8 @@ mod events;
 #[cfg(test)]
 mod explain;
 #[cfg(test)]
+mod explain_calls;
+#[cfg(test)]
 mod host_initiated;
 #[cfg(test)]
 mod house;

@@ -43,17 +43,15 @@ fn the_settings_of_the_manual_load() {
 fn the_tests_of_the_threat_model_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let page = fs::read_to_string(root.join("docs/threat-model.md")).expect("the page");
-    let mut sources = String::new();
-    for source in crate::house::sources("") {
-        sources.push_str(&source.text);
-    }
+    let sources = crate::house::sources("");
     let cases =
         page.lines().filter(|line| line.starts_with("| ") && line.matches(" | ").count() == 3);
     let mut named = 0;
     for case in cases {
         let proof = case.rsplit(" | ").next().unwrap_or_default();
         for name in proof.split('`').skip(1).step_by(2).filter(|name| !name.contains('/')) {
-            assert!(sources.contains(&format!("fn {name}(")), "no test {name}, named in: {case}");
+            let is_there = sources.iter().any(|source| source.has_test(name));
+            assert!(is_there, "no test {name}, named in: {case}");
             named += 1;
         }
     }
@@ -152,8 +150,9 @@ sso compat ssomanage -listapps all      # the same without a link
   not say it, from `ssomanage -server` (kept in `$XDG_CONFIG_HOME/sso/server`, else `~/.config/sso/server`), then from
   `ssomanage -serverall` (`/etc/sso/server`, or below the folder that `SSO_MACHINE_CONFIG` names).
 * `-setcredentials` asks on a terminal without showing the answers. Without a terminal it reads lines from standard input: the
-  external user first, if the mapping is missing, then one value for each field from field 1 on. Secrets never stand in
-  arguments.
+  external user first, if the mapping is missing, then one value for each field from field 1 on, up to the end of the input.
+  Another number of lines is refused with exit code 2 and nothing is written; where the mapping exists, its own external user may
+  stand in front all the same, so that a script may run twice. Secrets never stand in arguments.
 * A file of mappings may have 64 MiB, others 4 MiB. Every element of a file has an outcome of its own: what is refused is
   reported with its line, the rest goes on, and the exit code is 1.
 

@@ -1,12 +1,24 @@
 //! ESSO.md 12.1: each legacy number that can be reached here, with its gRPC code, its stable reason and
-//! its event number as they come over the wire; and after each, that the system still serves.
+//! its event number as they come over the wire. Requests that are served stand between them: they make
+//! what the refusals need, and show that the same thing goes once its cause is gone. 10790 is in
+//! `tickets::time`.
 
 use prost::Message as _;
+use sqlx::Row as _;
 use sso_proto::v1;
-use sso_tests::{everywhere::on_each_database, raw, system::System};
+use sso_tests::{
+    everywhere::on_each_database,
+    postgres, raw,
+    system::{Database, System},
+};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 use v1::ApplicationType as Kind;
+
+use crate::{
+    access::issue_certificate,
+    asking::{database, until},
+};
 
 /// Who asks, method, message.
 type Request = (&'static str, &'static str, Vec<u8>);
@@ -79,7 +91,7 @@ fn key(application: &str, account: &str) -> Option<v1::MappingKey> {
 }
 
 fn look_up(who: &'static str, application: &str) -> Request {
-    let message = v1::GetCredentialsRequest { application: application.into(), refresh: false };
+    let message = v1::GetCredentialsRequest { application: application.into(), refresh: true };
     (who, "Lookup/GetCredentials", message.encode_to_vec())
 }
 
@@ -327,4 +339,114 @@ fn each_number_of_the_error_model_comes_with_its_code_and_reason() {
             play(system, logons_and_the_system()).await;
         });
     });
+}
+
+fn set_password(password: &str) -> Request {
+    let credentials = Some(v1::CredentialValues { values: vec![password.into()] });
+    let key = key("Ind", "DEV\\user");
+    let message = v1::SetCredentialsRequest { key, credentials, ..Default::default() };
+    ("app-admin", "Mappings/SetCredentials", message.encode_to_vec())
+}
+
+/// 8 and 3: values that are kept, revisions, fields; and who nobody is.
+#[rustfmt::skip]
+fn conflicts() -> Vec<Step> {
+    let write = |field: &str, value: Option<&str>, if_revision| {
+        let values = [(field.to_owned(), v1::NewValue { value: value.map(Into::into) })].into();
+        let message = v1::SetConfigurationRequest {
+            application: "Conf".into(), identifier: "One".into(), values, if_revision, ..Default::default()
+        };
+        ("app-admin", "ConfigStore/Set", message.encode_to_vec())
+    };
+    let add_field = |application: &str| {
+        let message = v1::AddFieldRequest { application: application.into(), label: "Region".into(), masked: false };
+        ("app-admin", "Applications/AddField", message.encode_to_vec())
+    };
+    let synchronized = || v1::Application { direct_password_sync: Some(true), ..application("Ind", Kind::Individual) };
+    let tickets = v1::GlobalInfo { tickets_allowed: true, ..Default::default() };
+    let forwarded = v1::IssueTicketRequest { user_token: Some(v1::UserToken { text: "x.y.z".into() }), ..Default::default() };
+    vec![
+        Served(create("affiliate-admin", application("Conf", Kind::ConfigStore))),
+        Served(create("affiliate-admin", application("Ind", Kind::Individual))),
+        Refused(write("Password", None, None), Code::InvalidArgument, "KEEP_MISSING", "10760"),
+        Served(write("Password", Some("pw"), Some(0))),
+        Refused(write("Password", Some("other"), Some(0)), Code::Aborted, "REVISION_STALE", "10816"),
+        Served(write("Password", Some("other"), Some(1))),
+        Served(add_field("Conf")),
+        Refused(write("Region", None, None), Code::InvalidArgument, "KEEP_EMPTY", "10761"),
+        Served(update("app-admin", synchronized(), "direct_password_sync")),
+        Refused(add_field("Ind"), Code::FailedPrecondition, "FIELD_AFTER_DIRECT_SYNC", "10852"),
+        Served(global("admin", tickets, "tickets_allowed")),
+        Refused(("host", "Tickets/Issue", forwarded.encode_to_vec()), Code::Unauthenticated, "USER_TOKEN_REFUSED", "10584"),
+        Refused(issue("stranger"), Code::Unauthenticated, "NOT_AUTHENTICATED", "10584"),
+        Served(issue("host")),
+        Served(map("user", mapping("Ind", "DEV\\user", "USR01"), Some("pw"), true)),
+        Served(look_up("user", "Ind")),
+    ]
+}
+
+/// Damages the only mapping behind the back of the server, then puts it back.
+async fn damaged_credentials(system: &System) {
+    let mut database = database(system).await;
+    let statement = "SELECT sealed FROM mappings";
+    let row = sqlx::query(statement).fetch_one(&mut database).await.expect("the mapping");
+    let own: Vec<u8> = row.get(0);
+    let (mut turned, mut later) = (own.clone(), own.clone());
+    *turned.last_mut().expect("bytes") ^= 1;
+    // Behind the version: the generation, as four bytes.
+    later[1..5].copy_from_slice(&9_u32.to_be_bytes());
+    let read = || look_up("user", "Ind");
+    for (sealed, step) in [
+        (turned, Refused(read(), Code::DataLoss, "SEALED_VALUE_DAMAGED", "10778")),
+        (later, Refused(read(), Code::DataLoss, "GENERATION_MISSING", "10815")),
+        (own, Served(read())),
+    ] {
+        let statement = sqlx::query("UPDATE mappings SET sealed = $1").bind(sealed);
+        statement.execute(&mut database).await.expect("written");
+        play(system, vec![step]).await;
+    }
+}
+
+#[test]
+fn conflicts_damage_and_a_missing_master_come_with_their_numbers_too() {
+    on_each_database(|system, runtime| {
+        issue_certificate(system, "stranger", "sso://OTHER/stranger");
+        runtime.block_on(async {
+            play(system, conflicts()).await;
+            damaged_credentials(system).await;
+        });
+        let can_write = async |system: &System| send(system, set_password("anew")).await.is_ok();
+        system.stop_master();
+        runtime.block_on(async {
+            until("the master is missed", false, async || can_write(system).await).await;
+            let refused = set_password("too late");
+            let steps = vec![
+                Refused(refused, Code::Unavailable, "MASTER_UNREACHABLE", "10783"),
+                Served(look_up("user", "Ind")),
+            ];
+            play(system, steps).await;
+        });
+        system.start_master();
+        runtime.block_on(async {
+            until("the master is back", true, async || can_write(system).await).await;
+        });
+    });
+}
+
+/// Left out, with a notice, where no PostgreSQL is installed: a file cannot be stopped.
+#[test]
+fn a_missing_database_comes_with_its_number_too() {
+    let Some(postgres) = postgres::Server::start(postgres::Options::default()) else { return };
+    let system = System::start(Database::Postgres(postgres.database()));
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let steps = vec![
+        Served(create("affiliate-admin", application("Ind", Kind::Individual))),
+        Served(map("user", mapping("Ind", "DEV\\user", "USR01"), Some("pw"), true)),
+        Served(look_up("user", "Ind")),
+    ];
+    runtime.block_on(play(&system, steps));
+    postgres.kill();
+    let missing = |request| Refused(request, Code::Unavailable, "DATABASE_UNAVAILABLE", "10785");
+    let steps = vec![missing(look_up("user", "Ind")), missing(set_password("too late"))];
+    runtime.block_on(play(&system, steps));
 }

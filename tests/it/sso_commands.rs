@@ -95,6 +95,12 @@ fn a_user_manages_the_own_mapping() {
     assert_eq!((&made["created"], &made["enabled"]), (&json!(true), &json!(true)));
     let short = refused(&system, "user", &[&set[..], &values].concat(), "[]");
     assert_eq!(short, (1, "CREDENTIALS_INCOMPLETE".into()));
+    let another = [&set[..], &["--external-user", "USR09"], &values].concat();
+    let output = system.sso_with_input("user", &another, "[\"a\"]");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains(r"DEV\user is mapped to USR01, not USR09"), "{said}");
+    assert!(said.contains("leave the external user out, or delete the mapping first"), "{said}");
     let other = [&set[..], &[r"DEV\host"], &values].concat();
     assert_eq!(refused(&system, "user", &other, "[\"a\"]"), (77, "MAPPING_OF_ANOTHER".into()));
 
@@ -162,6 +168,9 @@ fn many_mappings_by_file_and_by_rules() {
         system.sso_with_input("app-admin", &["mapping", "delete", "--file", "-"], &exported);
     assert_eq!(String::from_utf8_lossy(&output.stdout), "2 deleted, 0 refused\n");
     let _ = system.sso_ok("app-admin", &["app", "purge-cache", APP]);
+    let empty = system.sso_with_input("app-admin", &["mapping", "create", "--file", "-"], "<sso/>");
+    assert_eq!(String::from_utf8_lossy(&empty.stdout), "0 created, 0 refused\n");
+    assert_eq!(empty.status.code(), Some(0));
     let gone = refused(&system, "host", &["credentials", "get", APP], "");
     assert_eq!(gone, (1, "MAPPING_NOT_FOUND".into()));
 }
@@ -178,6 +187,12 @@ fn an_external_user_logs_on_with_a_password() {
     let set = ["mapping", "set-credentials", "Batch", "--external-user", "JOB1", "--values", "-"];
     let set = answer(&system, "host", &set, "[\"s3cret-2\"]");
     assert_eq!(set["created"], false);
+    for verb in ["enable", "disable", "delete", "set-credentials"] {
+        let output = system.sso("host", &["mapping", verb, "Batch", "JOB1"]);
+        assert_eq!(output.status.code(), Some(1), "{verb}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("--external-user NAME"), "{verb}: {said}");
+    }
 
     let logon = ["logon", "Batch", "JOB1", "--values", "-"];
     let off = refused(&system, "host", &logon, "[\"s3cret-2\"]");
@@ -187,6 +202,10 @@ fn an_external_user_logs_on_with_a_password() {
     assert_eq!((&answered["account"], &answered["ticket"]), (&json!(r"DEV\user"), &Value::Null));
     let wrong = refused(&system, "host", &logon, "[\"first\"]");
     assert_eq!(wrong, (77, "CREDENTIALS_MISMATCH".into()));
+    let without = system.sso("host", &["logon", "Batch", "JOB1"]);
+    assert_eq!(without.status.code(), Some(77));
+    let said = String::from_utf8_lossy(&without.stderr);
+    assert!(said.contains("give --values - or --prompt"), "{said}");
 
     let _ = system.sso_ok("admin", &["system", "update", "--tickets-allowed", "yes"]);
     let answered = answer(&system, "host", &logon, "[\"s3cret-2\"]");
@@ -221,6 +240,17 @@ fn what_an_administrator_sets_is_shown() {
     let application = system.sso_json("admin", &update);
     assert_eq!(application["flags"]["one_time_tickets"], true);
     assert_eq!(application["ticket_timeout"], 7);
+    for (kind, name) in [("config-store", "Stored"), ("host-group", "Hosted"), ("group", "Grouped")]
+    {
+        let users = match kind {
+            "host-group" => ["--windows-account", r"DEV\user"],
+            _ => ["--users", r"DEV\Application Users"],
+        };
+        let create = ["app", "create", name, "--type", kind, "--field", "Password:masked"];
+        let _ = system.sso_ok("affiliate-admin", &[&create[..], &users].concat());
+        let shown = system.sso_json("affiliate-admin", &["app", "show", name]);
+        assert_eq!(shown["type"], kind, "as it is written");
+    }
     let protected =
         refused(&system, "app-admin", &["app", "update", APP, "--allow-tickets", "yes"], "");
     assert_eq!(protected, (77, "TICKET_FLAGS_PROTECTED".into()));

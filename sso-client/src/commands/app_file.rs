@@ -244,7 +244,8 @@ async fn fetch(
     output: &Output,
 ) -> Result<Vec<Application>, Failure> {
     if args.names.is_empty() {
-        return Ok(applications.list(&ApplicationFilter::default()).await?);
+        let listed = applications.list(&ApplicationFilter::default()).await?;
+        return Ok(administered(listed, output));
     }
     let bar = output.progress(args.names.len(), "applications");
     let mut fetched = Vec::with_capacity(args.names.len());
@@ -255,6 +256,18 @@ async fn fetch(
     }
     bar.finish_and_clear();
     Ok(fetched)
+}
+
+/// Those that came with their accounts; the rest cannot be made anew from a file.
+fn administered(listed: Vec<Application>, output: &Output) -> Vec<Application> {
+    let (skipped, administered): (Vec<_>, Vec<_>) =
+        listed.into_iter().partition(|application| application.sensitive_info_removed);
+    if !skipped.is_empty() {
+        let names: Vec<_> = skipped.into_iter().map(|application| application.name).collect();
+        let names = names.join(", ");
+        output.warn(None, &format!("skipped, as you do not administer them: {names}"));
+    }
+    administered
 }
 
 #[cfg(test)]

@@ -282,9 +282,11 @@ fn introduce(made: &Installation, temporary: bool, output: &Output) -> Result<()
              \x20 sso --profile admin status\n\
              \x20 sso --profile affiliate-admin app create --file examples/order-routing.xml\n\
              \x20 sso --profile app-admin app list\n\
+             Groups, and who is in them: {}\n\
              Ctrl-C stops everything.",
             made.profiles().display(),
-            made.programs().folder.display()
+            made.programs().folder.display(),
+            made.folder().join("groups.toml").display()
         ))
     })
 }

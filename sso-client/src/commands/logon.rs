@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 use serde::Serialize;
-use sso_client::{Logon, LogonRequest, SecretText};
+use sso_client::{Logon, LogonRequest, Refusal, SecretText};
 
 use super::{Service, shown::time};
 use crate::{
@@ -90,7 +90,14 @@ pub(crate) async fn run(
         refresh: args.refresh,
         assertion_audience: args.audience,
     };
-    let logon = client.lookup().logon_external_user(&request).await?;
+    let logon = client.lookup().logon_external_user(&request).await;
+    let logon = logon.inspect_err(|error| {
+        let mismatch = |refusal: &Refusal| refusal.reason == "CREDENTIALS_MISMATCH";
+        // The answer of the server is the same for whatever is wrong.
+        if request.credentials.is_none() && error.refusal().is_some_and(mismatch) {
+            output.warn(None, "no credentials were given: give --values - or --prompt");
+        }
+    })?;
     let document = LogonDocument::new(&request, &logon);
     output.document(&document, |output| output.pairs(pairs(&document, args.reveal)))
 }

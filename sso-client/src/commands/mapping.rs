@@ -1,15 +1,18 @@
 //! `sso mapping`: which account stands for which external user, and the credentials of that user.
 
 mod args;
-mod batch;
+pub(super) mod batch;
 mod credentials;
-mod file;
+pub(super) mod file;
 mod generate;
 mod rules;
 
 use clap::Subcommand;
 use serde::Serialize;
-use sso_client::{MappingFilter, MappingKey, Mappings, NewMapping, v1::Mapping};
+use sso_client::{
+    Client, ClientError, MappingFilter, MappingKey, MappingSide, Mappings, NewMapping,
+    v1::{ApplicationType, Mapping},
+};
 
 use self::args::{
     CreateArgs, DeleteArgs, ExportArgs, GenerateArgs, KeyArgs, ListArgs, SetCredentialsArgs,
@@ -63,10 +66,14 @@ pub(crate) async fn run(
             show(service.connect()?.mappings().show(&args.key()).await?, output)
         }
         MappingCommand::Enable(args) => {
-            show(service.connect()?.mappings().enable(&args.key()).await?, output)
+            let client = service.connect()?;
+            let enabled = client.mappings().enable(&args.key()).await;
+            show(or_hint(enabled, &client, &args.key()).await?, output)
         }
         MappingCommand::Disable(args) => {
-            show(service.connect()?.mappings().disable(&args.key()).await?, output)
+            let client = service.connect()?;
+            let disabled = client.mappings().disable(&args.key()).await;
+            show(or_hint(disabled, &client, &args.key()).await?, output)
         }
         MappingCommand::Delete(args) => match &args.file {
             Some(path) => file::delete(path, &args, service, output).await,
@@ -156,11 +163,32 @@ struct DeletedDocument<'a> {
 async fn delete(args: &DeleteArgs, service: &Service<'_>, output: &Output) -> Result<(), Failure> {
     let key = args.key();
     confirm(&format!("Delete {} with its credentials?", in_words(&key)), args.yes)?;
-    let existed = service.connect()?.mappings().delete(&key).await?;
+    let client = service.connect()?;
+    let existed = or_hint(client.mappings().delete(&key).await, &client, &key).await?;
     let document = DeletedDocument { application: &key.application, existed };
     output.document(&document, |output| {
         output.line(if existed { "deleted" } else { "there was nothing to delete" })
     })
+}
+
+/// What a call for one mapping came to. Where an account was named in a host group application, the
+/// failure says how its mappings are named.
+async fn or_hint<T>(
+    answer: Result<T, ClientError>,
+    client: &Client,
+    key: &MappingKey,
+) -> Result<T, Failure> {
+    let error = match (answer, &key.side) {
+        (Ok(answer), _) => return Ok(answer),
+        (Err(error @ ClientError::Invalid(_)), MappingSide::Account(_)) => error,
+        (Err(error), _) => return Err(error.into()),
+    };
+    match client.applications().show(&key.application).await {
+        Ok(application) if application.r#type == i32::from(ApplicationType::HostGroup) => {
+            Err(Failure::refused(error.to_string(), "--external-user NAME"))
+        }
+        Ok(_) | Err(_) => Err(error.into()),
+    }
 }
 
 fn in_words(key: &MappingKey) -> String {

@@ -33,12 +33,13 @@ pub(super) fn or_dash(text: &str) -> String {
     if text.is_empty() { "-" } else { text }.to_owned()
 }
 
+/// As `sso app create --type`, the server and the database spell it.
 pub(super) fn application_type(kind: i32) -> &'static str {
     match ApplicationType::try_from(kind) {
         Ok(ApplicationType::Individual) => "individual",
         Ok(ApplicationType::Group) => "group",
-        Ok(ApplicationType::ConfigStore) => "config_store",
-        Ok(ApplicationType::HostGroup) => "host_group",
+        Ok(ApplicationType::ConfigStore) => "config-store",
+        Ok(ApplicationType::HostGroup) => "host-group",
         Ok(ApplicationType::Unspecified) | Err(_) => "unknown",
     }
 }
@@ -70,7 +71,8 @@ mod tests {
 
     #[test]
     fn states_and_types_of_later_versions_are_unknown() {
-        assert_eq!(application_type(3), "config_store");
+        assert_eq!(application_type(3), "config-store");
+        assert_eq!(application_type(4), "host-group");
         assert_eq!(application_type(99), "unknown");
         assert_eq!(master_secret_state(2), "read_only");
         assert_eq!(master_secret_state(0), "unknown");

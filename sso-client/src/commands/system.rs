@@ -164,8 +164,12 @@ pub(crate) async fn run(
     match command {
         SystemCommand::Info => show(service.connect()?.system().info().await?, output),
         SystemCommand::Update(args) => {
-            let (info, paths) = message(args)?;
-            show(service.connect()?.system().update(info, &paths).await?, output)
+            let Changes { info, paths, left_out } = message(args)?;
+            let info = service.connect()?.system().update(info, &paths).await?;
+            if let Some(left_out) = left_out {
+                output.warn(None, &left_out);
+            }
+            show(info, output)
         }
         SystemCommand::Export { file } => {
             let text = as_xml(service.connect()?.system().info().await?)?;
@@ -209,14 +213,23 @@ fn switched(enabled: bool, output: &Output) -> Result<(), Failure> {
     })
 }
 
-/// The message and the paths of what it changes.
-fn message(args: UpdateArgs) -> Result<(GlobalInfo, Vec<&'static str>), Failure> {
+/// What a command line or a file asks for.
+struct Changes {
+    info: GlobalInfo,
+    /// What of it is meant.
+    paths: Vec<&'static str>,
+    left_out: Option<String>,
+}
+
+fn message(args: UpdateArgs) -> Result<Changes, Failure> {
     let sign_on = args.values.sign_on.clone();
-    let (mut info, mut paths) = masked(changes(args)?)?;
+    let update = changes(args)?;
+    let left_out = left_out(&update);
+    let (mut info, mut paths) = masked(update)?;
     paths.extend(sign_on.apply(&mut info));
     match paths.is_empty() {
         true => Err(Failure::usage_hint("nothing to change", "see sso system update --help")),
-        false => Ok((info, paths)),
+        false => Ok(Changes { info, paths, left_out }),
     }
 }
 
@@ -239,13 +252,25 @@ fn changes(args: UpdateArgs) -> Result<GlobalInfoUpdate, Failure> {
     })
 }
 
-/// The part of the message that a file may hold, and the paths of what it changes.
+/// What a file names and is not applied; the rest of the file is.
+pub(super) fn left_out(update: &GlobalInfoUpdate) -> Option<String> {
+    let host = update.secret_server.as_deref()?;
+    Some(format!(
+        "<secretServer> is left out: the master secret server is not '{host}' by this file; each \
+         server learns it from [master] url of its own settings"
+    ))
+}
+
+/// The part of the message that a file may hold, and the paths of what it changes. A file that holds
+/// the master secret server and nothing else is refused: nothing of it can be applied.
 pub(super) fn masked(update: GlobalInfoUpdate) -> Result<(GlobalInfo, Vec<&'static str>), Failure> {
-    if update.secret_server.is_some() {
+    let (secret_server, update) =
+        (update.secret_server.is_some(), GlobalInfoUpdate { secret_server: None, ..update });
+    if secret_server && update == GlobalInfoUpdate::default() {
         return Err(Failure::refused(
             "the master secret server is not part of what can be updated",
-            "name another one in the settings of each server ([master] url), and leave \
-             <secretServer> out of the file",
+            "each server learns it from [master] url of its own settings: change that, then restart \
+             the server",
         ));
     }
     let paths: Vec<_> = [
@@ -350,6 +375,14 @@ mod tests {
     #[test]
     fn the_master_is_not_moved_by_a_file() {
         let update = GlobalInfoUpdate { secret_server: Some("x".into()), ..Default::default() };
-        assert_eq!(masked(update).unwrap_err().exit_code(), 1);
+        let failure = masked(update.clone()).unwrap_err();
+        assert_eq!(failure.exit_code(), 1);
+        assert!(failure.hint().is_some_and(|hint| hint.contains("[master] url")));
+        let update = GlobalInfoUpdate { ticket_timeout: Some(3), ..update };
+        let left_out = left_out(&update).unwrap();
+        assert!(left_out.contains("'x'") && left_out.contains("[master] url"), "{left_out}");
+        let (info, paths) = masked(update).unwrap();
+        assert_eq!((info.ticket_timeout, paths), (3, vec!["ticket_timeout"]));
+        assert_eq!(info.secret_server, "");
     }
 }

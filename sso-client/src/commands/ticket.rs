@@ -115,7 +115,8 @@ impl<'t> TicketDocument<'t> {
 }
 
 async fn issue(args: IssueArgs, service: &Service<'_>, output: &Output) -> Result<(), Failure> {
-    let token = args.user_token_file.as_deref().map(read_secret).transpose()?;
+    let token =
+        args.user_token_file.as_deref().map(|file| read_secret(file, "token")).transpose()?;
     let tickets = service.connect()?.tickets();
     let issued = tickets.issue(args.audience.as_deref(), token.as_ref()).await?;
     let document = TicketDocument::new(&issued);
@@ -127,7 +128,7 @@ async fn issue(args: IssueArgs, service: &Service<'_>, output: &Output) -> Resul
 }
 
 async fn redeem(args: RedeemArgs, service: &Service<'_>, output: &Output) -> Result<(), Failure> {
-    let ticket = read_secret(&args.ticket)?;
+    let ticket = read_secret(&args.ticket, "ticket")?;
     let client = service.connect()?;
     let redeemed = client
         .tickets()
@@ -152,7 +153,7 @@ struct InspectDocument {
 }
 
 async fn inspect(args: InspectArgs, service: &Service<'_>, output: &Output) -> Result<(), Failure> {
-    let ticket = read_secret(&args.ticket)?;
+    let ticket = read_secret(&args.ticket, "ticket")?;
     let answer = service.connect()?.tickets().inspect(&ticket).await?;
     let pairs = pairs(&answer);
     let document = InspectDocument {

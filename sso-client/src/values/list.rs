@@ -1,12 +1,17 @@
 //! Credentials in the order of their fields, and single secrets such as tickets.
 
-use std::{fmt, path::Path};
+use std::{
+    fmt,
+    io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _},
+    path::Path,
+};
 
 use serde::de::{Deserializer as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use sso_client::{SecretText, v1::Field};
+use zeroize::Zeroizing;
 
-use super::{MAX_JSON, ask, read_text};
+use super::{MAX_JSON, ask, read_text, require_file};
 use crate::failure::{Failure, file_name};
 
 /// Bytes of the longest ticket or token that is read.
@@ -17,18 +22,35 @@ const NOT_A_LIST: &str = "must hold one JSON array of the values from field 1 on
 
 /// Reads a JSON array from a file, or from standard input for `-`.
 pub(crate) fn read_list(file: &Path) -> Result<Vec<SecretText>, Failure> {
+    require_file(file)?;
     let text = read_text(file, MAX_JSON)?;
     parse_list(&text).map_err(|message| Failure::File { file: file_name(file), message })
 }
 
 /// Reads one secret, such as a ticket, from a file, or from standard input for `-`; white space around
-/// it does not belong to it.
-pub(crate) fn read_secret(file: &Path) -> Result<SecretText, Failure> {
-    let text = read_text(file, MAX_SECRET)?;
+/// it does not belong to it. On a terminal `what` is asked for, and one line is read.
+pub(crate) fn read_secret(file: &Path, what: &str) -> Result<SecretText, Failure> {
+    let text = match file == Path::new("-") && io::stdin().is_terminal() {
+        true => typed(what)?,
+        false => read_text(file, MAX_SECRET)?,
+    };
     match text.trim() {
         "" => Err(Failure::File { file: file_name(file), message: "it is empty".to_owned() }),
         text => Ok(SecretText::new(text.to_owned())),
     }
+}
+
+/// One line of the terminal, which shows what is pasted; its driver cuts it at 4095 bytes.
+fn typed(what: &str) -> Result<Zeroizing<String>, Failure> {
+    // Nobody is left to tell when standard error is gone.
+    let _ = writeln!(io::stderr().lock(), "{what}: paste it, then Enter");
+    let mut line = Zeroizing::new(String::new());
+    io::stdin()
+        .lock()
+        .take(MAX_SECRET)
+        .read_line(&mut line)
+        .map_err(|error| Failure::io("standard input", error))?;
+    Ok(line)
 }
 
 /// Reads one line from standard input; what ends the line does not belong to it.
@@ -52,8 +74,7 @@ pub(crate) fn prompt_fields(fields: &[Field]) -> Result<Vec<SecretText>, Failure
     fields.into_iter().map(|field| ask(&field.label, field.masked, hint)).collect()
 }
 
-/// Parses a JSON array. Strings are values, numbers and booleans stand for their own text. The error
-/// never repeats a value.
+/// Parses a JSON array. Every value is a string. The error never repeats a value.
 fn parse_list(text: &str) -> Result<Vec<SecretText>, String> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let mut problem = None;
@@ -94,7 +115,11 @@ impl<'de> Visitor<'de> for Values<'_> {
                 Some(b'{' | b'[') => {
                     Err(format!("value {number} is an object or a list; write it as one string"))
                 }
-                _ => Ok(raw.to_owned()),
+                // A number as text could be another one than was meant: 0123, 1e5, 1.10.
+                Some(b't' | b'f') => {
+                    Err(format!("value {number} is true or false; write it in quotes"))
+                }
+                _ => Err(format!("value {number} is a number; write it in quotes")),
             };
             values.push(SecretText::new(value.unwrap_or_else(|problem| {
                 self.problem.get_or_insert(problem);
@@ -119,8 +144,8 @@ mod tests {
             parse_list(json).map(plain)
         };
         assert_eq!(texts("[]"), Ok(vec![]));
-        let expected = ["x\u{e4}\n", "", "1.10", "true"].map(str::to_owned).to_vec();
-        assert_eq!(texts(r#" ["x\u00e4\n", "", 1.10, true] "#), Ok(expected));
+        let expected = ["x\u{e4}\n", "", "1.10"].map(str::to_owned).to_vec();
+        assert_eq!(texts(r#" ["x\u00e4\n", "", "1.10"] "#), Ok(expected));
     }
 
     #[test]
@@ -132,6 +157,8 @@ mod tests {
             ("{\"a\": \"canary\"}", "must hold one JSON array"),
             ("\"canary\"", "must hold one JSON array"),
             ("[\"canary\", null]", "value 2 is null"),
+            ("[1234567]", "value 1 is a number; write it in quotes"),
+            ("[\"canary\", true]", "value 2 is true or false; write it in quotes"),
             ("[[\"canary\"]]", "value 1 is an object or a list"),
             ("[\"\\ud800canary\", null]", "the text of value 1"),
         ] {

@@ -27,7 +27,7 @@ pub struct MappingDefinition {
 ///
 /// # Errors
 /// The first fault, with line and column: malformed XML, an unknown element or attribute, a part that
-/// is missing or stands twice. Whether two mappings can stand side by side is the server's to say.
+/// is missing or stands twice. `<sso>` without mappings is a file of none: an export may be. Whether two mappings can stand side by side is the server's to say.
 pub fn parse_mappings(bytes: &[u8]) -> Result<Vec<MappingDefinition>, XmlError> {
     let mut mappings = Vec::new();
     let root = parse_list(bytes, MAX_MAPPINGS_BYTES, &mut |root, child| {
@@ -36,10 +36,7 @@ pub fn parse_mappings(bytes: &[u8]) -> Result<Vec<MappingDefinition>, XmlError> 
         Ok(())
     })?;
     require_root(&root, "sso")?;
-    match mappings.is_empty() {
-        true => Err(root.error("the file holds no <mapping>")),
-        false => Ok(mappings),
-    }
+    Ok(mappings)
 }
 
 fn parse_mapping(element: &Element) -> Result<MappingDefinition, XmlError> {

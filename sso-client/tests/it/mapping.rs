@@ -22,7 +22,7 @@ async fn one_with_credentials_from_standard_input() {
     let fake = Fake::start().await;
     let create = ["mapping", "create", "Mainframe", r"DEV\user", "HOST01"];
     let with = ["--values", "-", "--enable", "-o", "json"];
-    let ran = sso_with(&fake, r#"["s3cret", 7]"#, &[&create[..], &with].concat()).await;
+    let ran = sso_with(&fake, r#"["s3cret", "7"]"#, &[&create[..], &with].concat()).await;
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     assert_eq!(json(&ran.stdout)["credentials_set"], true);
     let created = fake.state.asked.created.lock().unwrap().remove(0);
@@ -41,6 +41,10 @@ async fn one_with_credentials_from_standard_input() {
     let ran = sso_with(&fake, object, &[&create[..], &["--values", "-"]].concat()).await;
     assert_eq!(ran.code, 2);
     assert!(ran.stderr.contains("JSON array") && !ran.stderr.contains("canary"), "{}", ran.stderr);
+    let ran =
+        sso_with(&fake, r#"["canary", 7]"#, &[&create[..], &["--values", "-"]].concat()).await;
+    assert_eq!(ran.code, 2);
+    assert!(ran.stderr.contains("value 2 is a number; write it in quotes"), "{}", ran.stderr);
     assert!(fake.state.asked.created.lock().unwrap().is_empty());
 }
 
@@ -198,8 +202,8 @@ async fn generating_by_rules() {
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     let plan = json(&ran.stdout);
     assert_eq!(plan["mappings"][0]["external_user"], "dev.ANNASMITH");
-    assert_eq!(plan["mappings"][3]["result"], "mapped");
-    assert_eq!(plan["mappings"][3]["message"], "X7");
+    assert_eq!(plan["mappings"][3]["result"], "kept");
+    assert_eq!(plan["mappings"][3]["mapped_to"], "X7");
     assert!(fake.state.asked.created.lock().unwrap().is_empty(), "nothing is written");
     let written = sso_client::xml::parse_mappings(&std::fs::read(file).unwrap()).unwrap();
     let names: Vec<_> = written.iter().map(|one| one.external_user.as_str()).collect();
@@ -207,7 +211,7 @@ async fn generating_by_rules() {
 
     let ran = sso(&fake, &[&generate[..], &rules].concat()).await;
     assert_eq!((ran.code, ran.stdout.as_str()), (0, "3 created, 0 refused\n"), "{}", ran.stderr);
-    assert!(ran.stderr.contains("1 accounts have a mapping"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("1 account has a mapping"), "{}", ran.stderr);
     let created = std::mem::take(&mut *fake.state.asked.created.lock().unwrap());
     assert!(created.iter().all(|one| one.enable && one.credentials.is_none()));
 

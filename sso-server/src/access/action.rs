@@ -51,6 +51,8 @@ actions! {
     ApplicationUpdateTickets = "application.update-tickets", "change the ticket flags of the application";
     /// Believe external users without their credentials.
     ApplicationWaivePassword = "application.waive-password", "switch off the comparison of host credentials";
+    /// Let external users log on to an application, and say as whom.
+    ApplicationOpenToHosts = "application.open-to-hosts", "say that external users log on to the application, and as whom";
     /// Switch an application on.
     ApplicationEnable = "application.enable", "enable the application";
     /// Switch an application off.
@@ -149,6 +151,7 @@ impl Action {
             | Self::ApplicationUpdateAdministrators
             | Self::ApplicationUpdateTickets
             | Self::ApplicationWaivePassword
+            | Self::ApplicationOpenToHosts
             | Self::ApplicationEnable
             | Self::ApplicationDisable
             | Self::ApplicationDelete

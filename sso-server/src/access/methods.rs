@@ -33,6 +33,7 @@ pub const METHODS: &[Method] = &[
     row("/sso.v1.Applications/AddField", Action::ApplicationAddField, Role::ApplicationAdministrator, false),
     row("", Action::ApplicationUpdateTickets, Role::SsoAdministrator, false),
     row("", Action::ApplicationWaivePassword, Role::AffiliateAdministrator, false),
+    row("", Action::ApplicationOpenToHosts, Role::AffiliateAdministrator, false),
     row("/sso.v1.Applications/PurgeCache", Action::ApplicationPurgeCache, Role::ApplicationAdministrator, false),
     row("/sso.v1.ConfigStore/Set", Action::ConfigurationSet, Role::ApplicationAdministrator, false),
     row("/sso.v1.ConfigStore/Get", Action::ConfigurationRead, Role::ConfigurationReader, false),

@@ -10,11 +10,13 @@ use std::{fmt, sync::Arc};
 
 use arc_swap::ArcSwap;
 use sso_proto::Reason;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
     error::Error,
     model::{Accounts, Application, ApplicationName, Caller, GlobalInfo, ServerSettings},
+    storage::Transaction,
 };
 
 pub use action::{Action, Effect};
@@ -64,25 +66,66 @@ impl fmt::Display for Call {
 /// Decides. Knows the settings of the system as last read from the database.
 #[derive(Debug)]
 pub struct Access {
-    global: ArcSwap<GlobalInfo>,
+    global: ArcSwap<InForce>,
     server: ArcSwap<ServerSettings>,
+}
+
+/// Settings, and when they were written.
+#[derive(Debug)]
+struct InForce {
+    global: Arc<GlobalInfo>,
+    written_at: OffsetDateTime,
 }
 
 impl Access {
     /// Decides by these settings until others are adopted.
     #[must_use]
     pub fn new(global: GlobalInfo) -> Self {
-        Self { global: ArcSwap::from_pointee(global), server: ArcSwap::default() }
+        let in_force = InForce { global: Arc::new(global), written_at: OffsetDateTime::UNIX_EPOCH };
+        Self { global: ArcSwap::from_pointee(in_force), server: ArcSwap::default() }
     }
 
-    /// Takes over settings that were read or written just now.
-    pub fn adopt(&self, global: GlobalInfo) {
-        self.global.store(Arc::new(global));
+    /// Decides by what the database says, with the system held against changes until the end of the
+    /// transaction: what a server remembers may be older.
+    ///
+    /// # Errors
+    /// `DATABASE_UNAVAILABLE`; `INTERNAL` where the database has lost its system.
+    pub async fn held(transaction: &mut Transaction) -> Result<Self, Error> {
+        let system = transaction.lock_system().await?.ok_or_else(|| {
+            Error::new(Reason::Internal, "the database has lost the row of the system")
+        })?;
+        Ok(Self::new(system.global))
+    }
+
+    /// Takes over settings that were read or written just now, unless newer ones are known: whoever
+    /// reads may be slower than whoever writes. Each change carries a later time than the one before.
+    pub fn adopt(&self, global: GlobalInfo, written_at: OffsetDateTime) {
+        let new = Arc::new(InForce { global: Arc::new(global), written_at });
+        self.global
+            .rcu(|known| Arc::clone(if known.written_at > written_at { known } else { &new }));
     }
 
     /// Takes over what an administrator set for this server.
     pub fn adopt_server_settings(&self, settings: ServerSettings) {
         self.server.store(Arc::new(settings));
+    }
+
+    /// Decides alike by the accounts of applications, and knows none of the system: for answers to those
+    /// who may not see who holds its roles.
+    #[must_use]
+    pub fn without_system_accounts(&self) -> Self {
+        let none = Accounts::default;
+        let global = GlobalInfo {
+            sso_administrators: none(),
+            affiliate_administrators: none(),
+            trusted_hosts: none(),
+            configuration_readers: none(),
+            auditors: none(),
+            ..GlobalInfo::clone(&self.global())
+        };
+        let limited = Self::new(global);
+        limited.adopt_server_settings(self.server_settings());
+        limited
     }
 
     /// What an administrator set for this server.
@@ -102,27 +145,27 @@ impl Access {
         }
         Err(Error::new(
             Reason::RemoteLookupNotAllowed,
-            "this server answers look-ups only on its own machine; ask one there, or have an SSO administrator allow it with `sso server set --remote-lookup yes`",
+            "this server answers look-ups only on its own machine; ask one there, or have an SSO administrator allow it with `sso server set NAME --remote-lookup yes`",
         ))
     }
 
     /// The settings in force.
     #[must_use]
     pub fn global(&self) -> Arc<GlobalInfo> {
-        self.global.load_full()
+        Arc::clone(&self.global.load().global)
     }
 
     /// Whether the caller is an SSO administrator.
     #[must_use]
     pub fn is_sso_administrator(&self, caller: &Caller) -> bool {
-        caller.is_in(&self.global.load().sso_administrators)
+        caller.is_in(&self.global.load().global.sso_administrators)
     }
 
     /// Whether the caller is an affiliate administrator, as every SSO administrator is.
     #[must_use]
     pub fn is_affiliate_administrator(&self, caller: &Caller) -> bool {
         self.is_sso_administrator(caller)
-            || caller.is_in(&self.global.load().affiliate_administrators)
+            || caller.is_in(&self.global.load().global.affiliate_administrators)
     }
 
     /// Whether the caller administers the application, as every affiliate administrator does.
@@ -134,19 +177,19 @@ impl Access {
     /// Whether the caller reads every configuration without masked values.
     #[must_use]
     pub fn is_configuration_reader(&self, caller: &Caller) -> bool {
-        caller.is_in(&self.global.load().configuration_readers)
+        caller.is_in(&self.global.load().global.configuration_readers)
     }
 
     /// Whether the caller reads every audit record.
     #[must_use]
     pub fn is_auditor(&self, caller: &Caller) -> bool {
-        caller.is_in(&self.global.load().auditors)
+        caller.is_in(&self.global.load().global.auditors)
     }
 
     /// Whether the caller's word is taken for who sent a message.
     #[must_use]
     pub fn is_trusted_host(&self, caller: &Caller) -> bool {
-        caller.is_in(&self.global.load().trusted_hosts)
+        caller.is_in(&self.global.load().global.trusted_hosts)
     }
 
     /// Refuses what the caller may not do in the system as a whole.
@@ -239,7 +282,7 @@ impl Access {
     /// The accounts that hold the role by being named, for administrators to see (event 11042).
     #[must_use]
     pub fn accounts_of(&self, role: Role, application: Option<&Application>) -> Vec<String> {
-        let global = self.global.load();
+        let global = self.global();
         let affiliates = || vec![&global.sso_administrators, &global.affiliate_administrators];
         let administrators = || {
             let mut lists = affiliates();
@@ -285,7 +328,7 @@ impl Access {
     /// # Errors
     /// `SYSTEM_DISABLED`.
     pub(crate) fn require_system(&self, method: &Method) -> Result<(), Error> {
-        if method.while_disabled || self.global.load().enabled {
+        if method.while_disabled || self.global.load().global.enabled {
             return Ok(());
         }
         Err(Error::new(
@@ -377,6 +420,19 @@ mod tests {
         let mut global = GlobalInfo::initial(accounts("D\\SA"), accounts("D\\AA"));
         global.enabled = enabled;
         Access::new(global)
+    }
+
+    #[test]
+    fn older_settings_never_replace_newer_ones() {
+        let access = access(true);
+        let with = |timeout| GlobalInfo { ticket_timeout: timeout, ..(*access.global()).clone() };
+        let at = OffsetDateTime::from_unix_timestamp;
+        access.adopt(with(3), at(3).unwrap());
+        access.adopt(with(2), at(2).unwrap());
+        assert_eq!(access.global().ticket_timeout, 3);
+        // What was read again is the same or was mended by hand.
+        access.adopt(with(4), at(3).unwrap());
+        assert_eq!(access.global().ticket_timeout, 4);
     }
 
     #[test]

@@ -212,8 +212,10 @@ fn new(
         reset.push(Error::new(Reason::MaskIgnored, message));
     }
     reset.extend(irrelevant.into_iter().map(|part| {
-        let message =
-            format!("{part} means nothing for a {} application; it was reset", kind.as_str());
+        let message = format!(
+            "{part} means nothing for an application of type {}; it was reset",
+            kind.as_str()
+        );
         Error::new(Reason::FlagReset, message)
     }));
     let new = Application {

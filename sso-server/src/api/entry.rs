@@ -94,6 +94,9 @@ where
             let admitted = admitted.and_then(|call| take_seat(&seats, call));
             let mut response = match admitted {
                 Ok((call, _seat)) => {
+                    if let Some(peer) = request.extensions().get::<Peer>() {
+                        peer.note_admitted();
+                    }
                     trail.came_from(&call.caller.account);
                     let span = tracing::info_span!("request", id = %request_id, caller = %call.caller.account, path);
                     request.extensions_mut().insert(call);

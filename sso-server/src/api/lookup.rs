@@ -12,7 +12,7 @@ use crate::{
     access::Action,
     error::Error,
     host_initiated::{LoggedOn, LogonRequest},
-    model::{ApplicationName, Credentials, ExternalUser},
+    model::{ApplicationName, Credentials, ExternalUser, MAX_VALUE_BYTES},
 };
 
 /// No application has more fields behind field 0.
@@ -66,6 +66,11 @@ fn logon(message: v1::LogonExternalUserRequest) -> Result<LogonRequest, Error> {
     if credentials.len() > MAX_CREDENTIALS {
         let why = format!("at most {MAX_CREDENTIALS} credentials are compared");
         return Err(Error::new(Reason::InvalidRequest, why));
+    }
+    // Before anything is looked up: no answer to it depends on what is stored.
+    if credentials.iter().any(|value| value.len() > MAX_VALUE_BYTES) {
+        let why = format!("a credential has more than {MAX_VALUE_BYTES} bytes, and none is kept");
+        return Err(Error::new(Reason::ValueTooLarge, why));
     }
     Ok(LogonRequest {
         application: ApplicationName::parse(&message.application)?,

@@ -7,7 +7,7 @@ use sso_proto::{
     Reason,
     v1::{self, mapping_key::Side, mappings_server::Mappings},
 };
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 
 use super::{
     Handlers,
@@ -229,8 +229,7 @@ impl Handlers {
         for (index, error) in &refused {
             let place = usize::try_from(*index).unwrap_or(usize::MAX);
             let application = names.get(place).map_or("", |name| cut(name));
-            let denied = error.reason.code() == Code::PermissionDenied;
-            if denied && told.insert((application, error.reason.as_str())) {
+            if error.reason.is_denial() && told.insert((application, error.reason.as_str())) {
                 self.audit_denial(call, action, application, error.reason).await;
             }
         }
@@ -241,9 +240,7 @@ impl Handlers {
         let (name, text) = (action.as_str(), reason.as_str());
         tracing::warn!(%call, action = name, application, reason = text, "denied in a batch");
         let subject = Subject { application, ..Subject::default() };
-        if let Err(lost) = self.house.audit.denied(call, action, subject, reason).await {
-            tracing::error!(%call, error = %lost, "a denial could not be audited");
-        }
+        self.house.audit.denied(call, action, subject, reason).await;
     }
 }
 

@@ -67,10 +67,11 @@ impl Handlers {
     async fn note(&self, call: &Call, action: Action, application: &str, error: &Error) {
         let (action_name, reason) = (action.as_str(), error.reason.as_str());
         let (event, code) = (error.reason.event(), error.reason.code());
-        if matches!(code, Code::PermissionDenied | Code::Unauthenticated) {
+        if error.reason.is_denial() {
             tracing::warn!(event, %call, action = action_name, application, reason, "denied");
             let detail = for_administrators(error);
-            if !detail.is_empty() {
+            let of_accounts = matches!(code, Code::PermissionDenied | Code::Unauthenticated);
+            if of_accounts && !detail.is_empty() {
                 tracing::warn!(event = Event::AccountsAccepted.number(), %call, action = action_name, application, detail, "what would have been accepted");
             }
             if error.reason == Reason::CredentialsMismatch {
@@ -78,9 +79,7 @@ impl Handlers {
                 return;
             }
             let subject = Subject { application, object: "", detail };
-            if let Err(lost) = self.house.audit.denied(call, action, subject, error.reason).await {
-                tracing::error!(%call, error = %lost, "a denial could not be audited");
-            }
+            self.house.audit.denied(call, action, subject, error.reason).await;
         } else if matches!(code, Code::Internal | Code::DataLoss | Code::Unavailable) {
             tracing::error!(event, %call, action = action_name, application, %error, "failed");
         } else {

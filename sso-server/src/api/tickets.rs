@@ -9,6 +9,7 @@ use super::{
     convert::{missing, timestamp},
     entry::call_of,
     lookup::credentials,
+    status::about,
 };
 use crate::{
     access::Action,
@@ -25,11 +26,14 @@ impl Tickets for Handlers {
     ) -> Result<Response<v1::IssueTicketResponse>, Status> {
         let (call, message) = call_of(request)?;
         let application = message.application.clone();
-        self.respond(&call, Action::TicketIssue, &application, async {
+        let forwards = message.user_token.is_some();
+        let refused = if forwards { Action::TicketForward } else { Action::TicketIssue };
+        let work = async {
             let issued = self.house.tickets.issue(&call, &wanted(message)?).await?;
             Ok(issued_response(&issued))
-        })
-        .await
+        };
+        let answer = self.answer(&call, refused, &application, work).await?;
+        Ok(about(Response::new(answer), Action::TicketIssue, &application))
     }
 
     async fn redeem(

@@ -1,9 +1,11 @@
 //! Creating an application: one step, with everything it begins with.
 
+use std::sync::Arc;
+
 use super::Applications;
 use crate::{
-    access::{Action, Call},
-    announce,
+    access::{Access, Action, Call},
+    announce::{self, Individual},
     audit::Subject,
     error::Error,
     model::Application,
@@ -25,6 +27,10 @@ impl Applications {
         self.require_for_flags(call, &new)?;
         self.check(&new)?;
         let mut transaction = self.storage.begin().await?;
+        // What this server remembers of the administrators may be older than what the database says.
+        let access = Arc::new(Access::held(&mut transaction).await?);
+        access.require(call, Action::ApplicationCreate)?;
+        Self { access, ..self.clone() }.require_for_flags(call, &new)?;
         transaction.insert_application(&new).await?;
         let detail = format!(
             "{}, {} fields, {}",
@@ -36,8 +42,12 @@ impl Applications {
         self.audit.record(&mut transaction, call, Action::ApplicationCreate, subject).await?;
         self.commit(transaction, new.id).await?;
         announce::application(call, None, &new);
-        let mut warnings = self.individuals(&new.users, "user", &new.name);
-        warnings.extend(self.individuals(&new.administrators, "administrator", &new.name));
+        let mut warnings = self.individuals(&new.users, Individual::User, &new.name);
+        warnings.extend(self.individuals(
+            &new.administrators,
+            Individual::Administrator,
+            &new.name,
+        ));
         warnings.extend(super::flags::warnings(&new));
         Ok((new, warnings))
     }

@@ -24,7 +24,8 @@ impl Applications {
     /// default.
     ///
     /// # Errors
-    /// `TICKET_FLAGS_PROTECTED`, `TICKET_TIMEOUT_PROTECTED`, `PASSWORD_WAIVER_PROTECTED`.
+    /// `TICKET_FLAGS_PROTECTED`, `TICKET_TIMEOUT_PROTECTED`, `PASSWORD_WAIVER_PROTECTED`,
+    /// `HOST_ACCESS_PROTECTED`.
     pub(super) fn require_for_flags(&self, call: &Call, new: &Application) -> Result<(), Error> {
         let default = ApplicationFlags::default_of(new.kind);
         for &flag in ApplicationFlag::ALL {
@@ -41,7 +42,8 @@ impl Applications {
     /// Refuses a flag that the caller may not switch to `on`.
     ///
     /// # Errors
-    /// `TICKET_FLAGS_PROTECTED`, `TICKET_TIMEOUT_PROTECTED`, `PASSWORD_WAIVER_PROTECTED`.
+    /// `TICKET_FLAGS_PROTECTED`, `TICKET_TIMEOUT_PROTECTED`, `PASSWORD_WAIVER_PROTECTED`,
+    /// `HOST_ACCESS_PROTECTED`.
     pub(super) fn require_for_flag(
         &self,
         call: &Call,
@@ -70,7 +72,24 @@ impl Applications {
                 Error::new(Reason::PasswordWaiverProtected, why),
             );
         }
+        if flag == HostInitiated && on {
+            return self.require_for_hosts(call, name);
+        }
         Ok(())
+    }
+
+    /// Refuses whoever may not say that external users log on, and as whom: whoever administers an
+    /// application that they log on to can be any of its accounts (ESSO.md 14.4, row 46). `part` is
+    /// what was given.
+    ///
+    /// # Errors
+    /// `HOST_ACCESS_PROTECTED`.
+    pub(super) fn require_for_hosts(&self, call: &Call, part: &str) -> Result<(), Error> {
+        let why = format!(
+            "{part} says as whom external users log on to the application; that is for affiliate administrators to say, ask one"
+        );
+        let refusal = Error::new(Reason::HostAccessProtected, why);
+        self.require_as(call, Action::ApplicationOpenToHosts, refusal)
     }
 
     /// Refuses whoever may not say when tickets end; `part` is what was given.

@@ -12,7 +12,7 @@ use sso_proto::Reason;
 
 use crate::{
     access::{Access, Action, Call},
-    announce,
+    announce::{self, Individual},
     audit::{Audit, Subject},
     changes::{Change, Changes},
     error::Error,
@@ -108,9 +108,7 @@ impl Applications {
         enabled: bool,
     ) -> Result<Application, Error> {
         let action = if enabled { Action::ApplicationEnable } else { Action::ApplicationDisable };
-        let mut transaction = self.storage.begin().await?;
-        let found = transaction.lock_application(name).await?;
-        let mut application = self.access.require_in(call, action, name, found)?;
+        let (mut transaction, mut application) = self.begin(call, action, name).await?;
         if application.enabled == enabled {
             return Ok(application);
         }
@@ -161,10 +159,8 @@ impl Applications {
         label: Label,
         masked: bool,
     ) -> Result<(Application, Field), Error> {
-        let mut transaction = self.storage.begin().await?;
-        let found = transaction.lock_application(name).await?;
-        let mut application =
-            self.access.require_in(call, Action::ApplicationAddField, name, found)?;
+        let action = Action::ApplicationAddField;
+        let (mut transaction, mut application) = self.begin(call, action, name).await?;
         require_growing(&application)?;
         if application.fields.by_label(&label).is_some() {
             let message = format!("application \"{name}\" has a field \"{label}\" already");
@@ -184,7 +180,7 @@ impl Applications {
             object: added.label.as_str(),
             detail: if masked { "masked" } else { "" },
         };
-        self.audit.record(&mut transaction, call, Action::ApplicationAddField, subject).await?;
+        self.audit.record(&mut transaction, call, action, subject).await?;
         self.commit(transaction, application.id).await?;
         Ok((application, added))
     }
@@ -195,10 +191,8 @@ impl Applications {
     /// # Errors
     /// A missing role or `APPLICATION_NOT_FOUND`.
     pub async fn purge_cache(&self, call: &Call, name: &ApplicationName) -> Result<(), Error> {
-        let mut transaction = self.storage.begin().await?;
-        let found = transaction.lock_application(name).await?;
         let action = Action::ApplicationPurgeCache;
-        let application = self.access.require_in(call, action, name, found)?;
+        let (mut transaction, application) = self.begin(call, action, name).await?;
         let subject = Subject { application: application.name.as_str(), ..Subject::default() };
         self.audit.record(&mut transaction, call, action, subject).await?;
         let change = Change::Mappings(application.id);
@@ -206,6 +200,22 @@ impl Applications {
         transaction.commit().await?;
         self.changes.wake();
         Ok(())
+    }
+
+    /// Begins to change an application, which is held against changes by others. Whoever may not is
+    /// told so before, and again after the wait: strangers never take the writer.
+    async fn begin(
+        &self,
+        call: &Call,
+        action: Action,
+        name: &ApplicationName,
+    ) -> Result<(Transaction, Application), Error> {
+        let found = self.storage.application(name).await?;
+        self.access.require_in(call, action, name, found)?;
+        let mut transaction = self.storage.begin().await?;
+        let found = transaction.lock_application(name).await?;
+        let application = self.access.require_in(call, action, name, found)?;
+        Ok((transaction, application))
     }
 
     async fn commit(
@@ -221,13 +231,18 @@ impl Applications {
     }
 
     /// A warning for each account of a role that is no known group (ESSO.md 2.1).
-    fn individuals(&self, accounts: &Accounts, role: &str, name: &ApplicationName) -> Vec<Error> {
+    fn individuals(
+        &self,
+        accounts: &Accounts,
+        role: Individual,
+        name: &ApplicationName,
+    ) -> Vec<Error> {
         let warning = |account| {
             announce::individual(role, name, account);
             let message = format!(
                 "{account} is an individual account in the {role} role of \"{name}\"; whoever gets this name later inherits the role, a group is easier to keep right"
             );
-            Error::new(Reason::IndividualAccount, message)
+            Error::new(role.reason(), message)
         };
         accounts.iter().filter(|account| !self.identity.is_group(account)).map(warning).collect()
     }

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use super::{Applications, flags};
 use crate::{
     access::{Action, Call},
-    announce,
+    announce::{self, Individual},
     audit::Subject,
     error::Error,
     model::{Account, Accounts, Application, ApplicationFlag, ApplicationName},
@@ -41,16 +41,15 @@ impl Applications {
     ///
     /// # Errors
     /// A missing role, `ADMINISTRATOR_ACCOUNTS_PROTECTED`, `TICKET_FLAGS_PROTECTED`,
-    /// `TICKET_TIMEOUT_PROTECTED`, `PASSWORD_WAIVER_PROTECTED`, or what [`Application::check`] refuses.
+    /// `TICKET_TIMEOUT_PROTECTED`, `PASSWORD_WAIVER_PROTECTED`, `HOST_ACCESS_PROTECTED`, or what
+    /// [`Application::check`] refuses.
     pub async fn update(
         &self,
         call: &Call,
         name: &ApplicationName,
         mut change: ApplicationChange,
     ) -> Result<(Application, Vec<Error>), Error> {
-        let mut transaction = self.storage.begin().await?;
-        let found = transaction.lock_application(name).await?;
-        let before = self.access.require_in(call, Action::ApplicationUpdate, name, found)?;
+        let (mut transaction, before) = self.begin(call, Action::ApplicationUpdate, name).await?;
         let mut warnings = without_ignored(&before, &mut change);
         self.require_for_change(call, &before, &change)?;
         let (after, changed) = changed(&before, change, self.clock.now());
@@ -59,16 +58,26 @@ impl Applications {
             return Ok((before, warnings));
         }
         transaction.update_application(&after).await?;
+        if let Some(account) = &after.windows_account
+            && after.windows_account != before.windows_account
+        {
+            // Lists by account follow; what is sealed in the mappings is not bound to it.
+            transaction.move_mappings(after.id, account).await?;
+        }
         let detail = changed.join(", ");
         let subject = Subject { application: before.name.as_str(), object: "", detail: &detail };
         self.audit.record(&mut transaction, call, Action::ApplicationUpdate, subject).await?;
         self.commit(transaction, after.id).await?;
         announce::application(call, Some(&before), &after);
         if after.users != before.users {
-            warnings.extend(self.individuals(&after.users, "user", name));
+            warnings.extend(self.individuals(&after.users, Individual::User, name));
         }
         if after.administrators != before.administrators {
-            warnings.extend(self.individuals(&after.administrators, "administrator", name));
+            warnings.extend(self.individuals(
+                &after.administrators,
+                Individual::Administrator,
+                name,
+            ));
         }
         if after.flags != before.flags {
             warnings.extend(flags::warnings(&after));
@@ -100,6 +109,14 @@ impl Applications {
         if change.ticket_timeout.is_some() {
             self.require_for_ticket_timeout(call, "ticket_timeout")?;
         }
+        if change.windows_account.is_some() {
+            self.require_for_hosts(call, "windows_account")?;
+        }
+        // In an individual application external users become any of its users.
+        let more = change.users.as_ref().is_some_and(|users| *users != before.users);
+        if more && before.has(ApplicationFlag::HostInitiated) {
+            self.require_for_hosts(call, "user_accounts")?;
+        }
         Ok(())
     }
 }
@@ -123,9 +140,11 @@ fn without_ignored(before: &Application, change: &mut ApplicationChange) -> Vec<
     let warning = |(part, fixed): (&str, bool)| {
         let kind = kind.as_str();
         let message = if fixed {
-            format!("{part} of a {kind} application cannot change after creation; it was ignored")
+            format!(
+                "{part} of an application of type {kind} cannot change after creation; it was ignored"
+            )
         } else {
-            format!("{part} means nothing for a {kind} application; it was ignored")
+            format!("{part} means nothing for an application of type {kind}; it was ignored")
         };
         Error::new(Reason::FlagIgnored, message)
     };

@@ -17,6 +17,7 @@ use crate::{
     audit::Audit,
     changes::Changes,
     error::Error,
+    gates::Entry,
     identity::Identity,
     model::{Application, ApplicationName, Field, Identifier, Label, Revision},
     storage::Storage,
@@ -129,9 +130,7 @@ impl ConfigStore {
         name: &ApplicationName,
     ) -> Result<Application, Error> {
         let found = self.storage.application(name).await?;
-        let application = self.access.require_in(call, action, name, found)?;
-        application.require_config_store()?;
-        Ok(application)
+        Entry { call, action, name }.pass(&self.access, found)
     }
 }
 

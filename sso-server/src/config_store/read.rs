@@ -5,7 +5,6 @@ use crate::{
     access::{Action, Call},
     audit::Subject,
     error::Error,
-    lookup::require_served,
     model::{
         Application, ApplicationName, Bag, ConfigurationHead, Identifier, Label, Page, PageRequest,
         RevisionEntry,
@@ -28,13 +27,7 @@ impl ConfigStore {
         mode: ReadMode,
         fields: &[Label],
     ) -> Result<Configuration, Error> {
-        if mode == ReadMode::Runtime {
-            self.access.require_lookup(call)?;
-        }
         let application = self.enter(call, mode.action(), name).await?;
-        if mode == ReadMode::Runtime {
-            require_served(&application)?;
-        }
         for label in fields {
             field(&application, label)?;
         }

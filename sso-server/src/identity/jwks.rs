@@ -9,7 +9,10 @@ use std::{
     net::IpAddr,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -24,6 +27,7 @@ use sso_core::{
     clock::Clock,
     tls::{TrustSettings, web_client_without_trust},
 };
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 /// Bytes of the largest key set.
@@ -37,6 +41,10 @@ const REFRESH: Duration = Duration::from_secs(300);
 const RETRY: Duration = Duration::from_secs(5);
 /// Tokens with a key that is not known make the set be fetched at most this often.
 const ON_DEMAND: Duration = Duration::from_secs(60);
+/// Requests that wait for such a fetch; more are answered with the keys at hand.
+const WAITING_MAX: usize = 16;
+/// Ports that only the administrator of the machine opens.
+const PRIVILEGED: u16 = 1024;
 /// Time for one fetch.
 const FETCH: Duration = Duration::from_secs(5);
 
@@ -55,11 +63,12 @@ pub enum KeyPlace {
 }
 
 impl KeyPlace {
-    /// The key set at `url`.
+    /// The key set at `url`. With `allow_development` any user of this machine may publish it by
+    /// `http`, else only who may open a port below 1024.
     ///
     /// # Errors
     /// In words: what is wrong with the address, or that there is no authority to trust.
-    pub fn web(url: &str, ca: Option<PathBuf>) -> Result<Self, String> {
+    pub fn web(url: &str, ca: Option<PathBuf>, allow_development: bool) -> Result<Self, String> {
         let url = Url::parse(url).map_err(|error| error.to_string())?;
         if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
             return Err("must have no user, password or fragment".to_owned());
@@ -73,8 +82,13 @@ impl KeyPlace {
                 Err("must be https; http only on this machine (127.0.0.1, [::1], localhost)"
                     .to_owned())
             }
-            ("http", None) => Ok(Self::Web { url, ca: None }),
             ("http", Some(_)) => Err("is http, so there is nothing to verify with ca".to_owned()),
+            ("http", None) if allow_development || is_privileged(&url) => {
+                Ok(Self::Web { url, ca: None })
+            }
+            ("http", None) => Err("is http on a port that every user of this machine may open: \
+                                   use https, a port below 1024, or tls.allow_development = true"
+                .to_owned()),
             _ => Err("must start with https://".to_owned()),
         }
     }
@@ -84,6 +98,10 @@ fn is_loopback(url: &Url) -> bool {
     let Some(host) = url.host_str() else { return false };
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+fn is_privileged(url: &Url) -> bool {
+    url.port_or_known_default().is_some_and(|port| port < PRIVILEGED)
 }
 
 /// A key and the one algorithm that it is good for.
@@ -136,6 +154,14 @@ impl KeySet {
             return Err(format!("has no public key for signatures with one of {allowed:?}"));
         }
         Ok(Self(keys))
+    }
+
+    /// Whether the same keys are there, by id and algorithm.
+    fn has_same(&self, other: &Self) -> bool {
+        let names = |set: &Self| -> HashSet<(Option<String>, Algorithm)> {
+            set.0.iter().map(|key| (key.id.clone(), key.algorithm)).collect()
+        };
+        names(self) == names(other)
     }
 
     /// The key with this id; without an id the only one, where there is only one.
@@ -196,8 +222,11 @@ pub struct KeySource {
     clock: Clock,
     keys: ArcSwap<KeySet>,
     seen: Mutex<Stamp>,
-    /// When a token last made the keys be fetched; whoever holds it fetches.
-    on_demand: tokio::sync::Mutex<Option<Duration>>,
+    /// Whoever holds it fetches because of a token.
+    on_demand: tokio::sync::Mutex<()>,
+    /// Until when, in milliseconds of the clock, no token makes the keys be fetched.
+    quiet_until: AtomicU64,
+    waiting: Semaphore,
     failing: Mutex<bool>,
 }
 
@@ -233,6 +262,8 @@ impl KeySource {
             keys: ArcSwap::from_pointee(keys),
             seen: Mutex::new(seen),
             on_demand: tokio::sync::Mutex::default(),
+            quiet_until: AtomicU64::new(0),
+            waiting: Semaphore::new(WAITING_MAX),
             failing: Mutex::default(),
         }))
     }
@@ -242,20 +273,32 @@ impl KeySource {
     }
 
     /// The keys after another look, because a token has one that `known` lacks. Tokens of strangers
-    /// can ask for this, so it is done at most once a minute.
+    /// can ask for this, so it is done at most once a minute unless it brought other keys, and only a
+    /// few requests wait for it.
     pub(super) async fn look_again(&self, known: &Arc<KeySet>) -> Arc<KeySet> {
         if matches!(self.place, KeyPlace::File(_)) {
             return self.current();
         }
-        let mut last = self.on_demand.lock().await;
-        let now = self.clock.instant();
-        let recent = last.is_some_and(|last| now.saturating_sub(last) < ON_DEMAND);
+        // While another token makes them be fetched, they are worth waiting for.
+        if self.is_quiet() && self.on_demand.try_lock().is_ok() {
+            return self.current();
+        }
+        let Ok(_place) = self.waiting.try_acquire() else { return self.current() };
+        let _fetching = self.on_demand.lock().await;
         // Whoever waited for the lock may find that another token has brought the keys.
-        if !recent && Arc::ptr_eq(known, &self.current()) {
-            *last = Some(now);
+        if !self.is_quiet() && Arc::ptr_eq(known, &self.current()) {
+            // Before the fetch: a request may be given up meanwhile.
+            self.quiet_until.store(millis(self.clock.instant() + ON_DEMAND), Ordering::Relaxed);
             self.refresh().await;
+            if !self.current().has_same(known) {
+                self.quiet_until.store(0, Ordering::Relaxed);
+            }
         }
         self.current()
+    }
+
+    fn is_quiet(&self) -> bool {
+        millis(self.clock.instant()) < self.quiet_until.load(Ordering::Relaxed)
     }
 
     /// Keeps the keys fresh until `stop`.
@@ -334,6 +377,10 @@ impl KeySource {
     }
 }
 
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn stamp(path: &Path) -> Stamp {
     let file = fs::metadata(path).ok()?;
     Some((file.ino(), file.size(), file.mtime(), file.mtime_nsec(), file.ctime_nsec()))
@@ -341,10 +388,19 @@ fn stamp(path: &Path) -> Stamp {
 
 fn read(path: &Path, allowed: &[Algorithm]) -> Result<KeySet, String> {
     use io::Read as _;
+    let failed = |error: io::Error| format!("{}: {error}", path.display());
     let mut json = Vec::new();
     let most = u64::try_from(SET_MAX).unwrap_or(u64::MAX);
-    let read = fs::File::open(path).and_then(|file| file.take(most + 1).read_to_end(&mut json));
-    read.map_err(|error| format!("{}: {error}", path.display()))?;
+    let file = fs::File::open(path).map_err(failed)?;
+    // Whoever writes to it could sign tokens for everybody.
+    let mode = file.metadata().map_err(failed)?.mode() & 0o7777;
+    if mode & 0o022 != 0 {
+        let path = path.display();
+        return Err(format!(
+            "{path} can be written by others (mode {mode:04o}): chmod go-w {path}"
+        ));
+    }
+    file.take(most + 1).read_to_end(&mut json).map_err(failed)?;
     if json.len() > SET_MAX {
         return Err(format!("{} is larger than {SET_MAX} bytes", path.display()));
     }
@@ -391,164 +447,4 @@ fn in_full(error: &dyn std::error::Error) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use super::*;
-
-    const EC: &str = r#"{"kty":"EC","crv":"P-256","kid":"a",
-        "x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}"#;
-    const RSA: &str = r#"{"kty":"RSA","kid":"r","n":"AQAB","e":"AQAB"}"#;
-
-    fn parse(keys: &[&str], allowed: &[Algorithm]) -> Result<KeySet, String> {
-        KeySet::parse(format!("{{\"keys\":[{}]}}", keys.join(",")).as_bytes(), allowed)
-    }
-
-    #[test]
-    fn the_key_says_the_algorithm() {
-        use Algorithm as A;
-        let of = |key: &str, allowed: &[Algorithm]| {
-            parse(&[key], allowed).ok().map(|set| set.find(None).unwrap().algorithm)
-        };
-        assert_eq!(of(EC, &[A::ES256, A::RS256]), Some(A::ES256));
-        assert_eq!(of(EC, &[A::ES384, A::RS256]), None);
-        assert_eq!(of(RSA, &[A::ES256, A::RS256]), Some(A::RS256));
-        assert_eq!(of(RSA, &[A::RS256, A::PS256]), None, "it does not say which");
-        for (alg, allowed, wanted) in [
-            ("PS256", vec![A::RS256, A::PS256], Some(A::PS256)),
-            ("RS512", vec![A::RS256], None),
-            ("HS256", vec![A::RS256], None),
-            ("none", vec![A::RS256], None),
-            ("ES256", vec![A::ES256, A::RS256], None),
-        ] {
-            let key = RSA.replace("\"kid\"", &format!("\"alg\":\"{alg}\",\"kid\""));
-            assert_eq!(of(&key, &allowed), wanted, "{alg}");
-        }
-        for other in [
-            EC.replace("\"kid\"", "\"use\":\"enc\",\"kid\""),
-            EC.replace("\"kid\"", "\"key_ops\":[\"encrypt\"],\"kid\""),
-            r#"{"kty":"oct","kid":"s","k":"AAAA","alg":"HS256"}"#.to_owned(),
-            r#"{"kty":"oct","kid":"s","k":"AAAA"}"#.to_owned(),
-            EC.replace("P-256", "P-999"),
-        ] {
-            assert_eq!(of(&other, &[A::ES256, A::RS256]), None, "{other}");
-        }
-    }
-
-    #[test]
-    fn keys_are_found_by_their_id() {
-        let allowed = [Algorithm::ES256, Algorithm::RS256];
-        let two = parse(&[EC, RSA], &allowed).unwrap();
-        assert_eq!(two.find(Some("r")).unwrap().algorithm, Algorithm::RS256);
-        assert!(two.find(Some("x")).is_none() && two.find(None).is_none());
-        let one = parse(&[EC, r#"{"kty":"new","kid":"n"}"#], &allowed).unwrap();
-        assert!(one.find(None).is_some() && one.find(Some("n")).is_none());
-    }
-
-    #[test]
-    fn sets_that_are_none_are_refused() {
-        let allowed = [Algorithm::ES256];
-        let private = EC.replace("\"kid\"", "\"d\":\"AAAA\",\"kid\"");
-        let many = vec![EC; KEYS_MAX + 1];
-        for (keys, wanted) in [
-            (&[EC, EC][..], "same kid"),
-            (&[private.as_str()], "private"),
-            (&[], "no public key"),
-            (&many, "more than 100"),
-        ] {
-            let error = parse(keys, &allowed).unwrap_err();
-            assert!(error.contains(wanted), "{error}");
-        }
-        for json in ["", "[]", "{}", "{\"keys\":{}}", "{\"keys\":[}"] {
-            assert!(KeySet::parse(json.as_bytes(), &allowed).is_err(), "{json}");
-        }
-        let deep = format!("{{\"keys\":[{}", "[".repeat(100_000));
-        assert!(KeySet::parse(deep.as_bytes(), &allowed).is_err());
-    }
-
-    #[test]
-    fn addresses_are_https_or_on_this_machine() {
-        let ca = Some(PathBuf::from("/ca.pem"));
-        assert!(KeyPlace::web("https://id.example/jwks", ca.clone()).is_ok());
-        for url in ["http://127.0.0.1:1/jwks", "http://[::1]/jwks", "http://localhost:9/"] {
-            assert!(KeyPlace::web(url, None).is_ok(), "{url}");
-            assert!(KeyPlace::web(url, ca.clone()).is_err(), "{url}");
-        }
-        for url in [
-            "http://id.example/jwks",
-            "http://10.0.0.1/",
-            "http://127.0.0.1.example/",
-            "http://localhost.example/",
-            "https://user@id.example/",
-            "https://:pass@id.example/",
-            "https://id.example/#x",
-            "file:///etc/passwd",
-            "id.example",
-            "",
-        ] {
-            assert!(KeyPlace::web(url, None).is_err(), "{url}");
-        }
-    }
-
-    /// Answers every request with these bytes, and counts them.
-    async fn publish(answer: String) -> (Arc<KeySource>, Clock, Arc<AtomicUsize>) {
-        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/jwks", listener.local_addr().unwrap());
-        let count = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&count);
-        tokio::spawn(async move {
-            while let Ok((mut tcp, _)) = listener.accept().await {
-                counted.fetch_add(1, Ordering::SeqCst);
-                let _ = tcp.read(&mut [0; 4096]).await;
-                let _ = tcp.write_all(answer.as_bytes()).await;
-            }
-        });
-        let clock = Clock::manual(time::OffsetDateTime::UNIX_EPOCH);
-        let place = KeyPlace::web(&url, None).unwrap();
-        let source = KeySource::new(place, vec![Algorithm::ES256], clock.clone()).unwrap();
-        (source, clock, count)
-    }
-
-    fn answer(head: &str, body: &str) -> String {
-        format!(
-            "HTTP/1.1 {head}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        )
-    }
-
-    #[tokio::test]
-    async fn tokens_of_strangers_fetch_the_keys_once_a_minute() {
-        let (source, clock, count) =
-            publish(answer("200 OK", &format!("{{\"keys\":[{EC}]}}"))).await;
-        let none = source.current();
-        let (first, second) = tokio::join!(source.look_again(&none), source.look_again(&none));
-        assert!(first.find(Some("a")).is_some() && second.find(Some("a")).is_some());
-        for _ in 0..10 {
-            let _ = source.look_again(&source.current()).await;
-        }
-        assert_eq!(count.load(Ordering::SeqCst), 1);
-        clock.advance(ON_DEMAND);
-        for _ in 0..10 {
-            let _ = source.look_again(&source.current()).await;
-        }
-        assert_eq!(count.load(Ordering::SeqCst), 2);
-    }
-
-    #[tokio::test]
-    async fn only_a_key_set_of_bounded_size_is_taken_from_there() {
-        let set = format!("{{\"keys\":[{EC}]}}");
-        for wrong in [
-            answer("302 Found\r\nlocation: /elsewhere", &set),
-            answer("404 Not Found", &set),
-            answer("200 OK", &format!("{set}{}", " ".repeat(SET_MAX))),
-            answer("200 OK", "{}"),
-            "nonsense".to_owned(),
-        ] {
-            let (source, _, count) = publish(wrong).await;
-            assert!(!source.refresh().await);
-            assert!(source.current().find(None).is_none());
-            assert_eq!(count.load(Ordering::SeqCst), 1, "asked once, at the one address");
-        }
-    }
-}
+mod tests;

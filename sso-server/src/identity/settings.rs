@@ -115,18 +115,25 @@ impl Owners {
 }
 
 impl IdentitySection {
-    /// The sources, with relative paths starting at `base`; `path` is the file that errors name.
+    /// The sources, with relative paths starting at `base`; `path` is the file that errors name. Key
+    /// sets may come from where any local user may publish them only with `allow_development`.
     ///
     /// # Errors
     /// Names the key and what to do; two sources of the same domain are named both.
-    pub fn build(self, base: &Path, path: &Path) -> Result<Identity, SettingsError> {
+    pub fn build(
+        self,
+        base: &Path,
+        path: &Path,
+        allow_development: bool,
+    ) -> Result<Identity, SettingsError> {
         let refused = |Wrong(key, why)| SettingsError::refused(path, key, why);
         let file = self.groups_file.as_ref().map(|file| resolve(base, file));
         let groups = Groups::load(file.as_deref())?;
         let mut owners = Owners::default();
         let domains = domains(&self.domains, &mut owners).map_err(refused)?;
         let rules = certificates(self.certificate, &domains).map_err(refused)?;
-        let tokens = tokens(&self.token, base, &mut owners).map_err(refused)?;
+        let place = Place { base, allow_development };
+        let tokens = tokens(&self.token, place, &mut owners).map_err(refused)?;
         let unix = unix(self.unix, &mut owners).map_err(refused)?;
         Ok(Identity::new(rules, domains, groups).with_tokens(tokens, Clock::System).with_unix(unix))
     }
@@ -173,16 +180,23 @@ impl CertificateSection {
     }
 }
 
+/// Where relative paths start, and whether material made for development is good enough.
+#[derive(Clone, Copy)]
+struct Place<'s> {
+    base: &'s Path,
+    allow_development: bool,
+}
+
 fn tokens(
     sections: &[TokenSection],
-    base: &Path,
+    place: Place<'_>,
     owners: &mut Owners,
 ) -> Result<Vec<Arc<TokenSource>>, Wrong> {
     let mut sources: Vec<Arc<TokenSource>> = Vec::with_capacity(sections.len());
     for (number, section) in sections.iter().enumerate() {
         let key = format!("identity.token[{number}]");
         let wrong = |(name, why)| Wrong(format!("{key}.{name}"), why);
-        let source = section.source(base).map_err(wrong)?;
+        let source = section.source(place).map_err(wrong)?;
         if let Some(other) = sources.iter().position(|known| known.issuer() == section.issuer) {
             let why = format!("is the issuer of identity.token[{other}] already");
             return Err(Wrong(format!("{key}.issuer"), why));
@@ -199,7 +213,7 @@ fn tokens(
 type Part = (&'static str, String);
 
 impl TokenSection {
-    fn source(&self, base: &Path) -> Result<Arc<TokenSource>, Part> {
+    fn source(&self, place: Place<'_>) -> Result<Arc<TokenSource>, Part> {
         self.check()?;
         let domain = |key, text: &str| SourceDomain::parse(text).map_err(|e| (key, e.message));
         let groups = match &self.groups_claim {
@@ -219,7 +233,7 @@ impl TokenSection {
             leeway: Duration::from_secs(self.leeway_seconds),
             max_lifetime: self.max_lifetime_seconds.map(Duration::from_secs),
         };
-        Ok(TokenSource::new(rules, self.keys(base)?))
+        Ok(TokenSource::new(rules, self.keys(place)?))
     }
 
     fn check(&self) -> Result<(), Part> {
@@ -246,7 +260,8 @@ impl TokenSection {
         Ok(())
     }
 
-    fn keys(&self, base: &Path) -> Result<Arc<KeySource>, Part> {
+    fn keys(&self, from: Place<'_>) -> Result<Arc<KeySource>, Part> {
+        let base = from.base;
         let algorithms = self.algorithms()?;
         let (key, place) = match (&self.jwks_file, &self.jwks_url) {
             (Some(file), None) if self.ca.is_none() => {
@@ -255,7 +270,8 @@ impl TokenSection {
             (Some(_), None) => return Err(("ca", "is for jwks_url alone".to_owned())),
             (None, Some(url)) => {
                 let ca = self.ca.as_ref().map(|ca| resolve(base, ca));
-                ("jwks_url", KeyPlace::web(url, ca).map_err(|why| ("jwks_url", why))?)
+                let place = KeyPlace::web(url, ca, from.allow_development);
+                ("jwks_url", place.map_err(|why| ("jwks_url", why))?)
             }
             (Some(_), Some(_)) | (None, None) => {
                 return Err(("jwks_file", "name either jwks_file or jwks_url".to_owned()));
@@ -348,7 +364,7 @@ domain = "HOST"
         std::fs::write(folder.path().join("jwks.json"), KEYS).unwrap();
         let section: IdentitySection = toml::from_str(text).map_err(|error| error.to_string())?;
         let file = folder.path().join("sso-server.toml");
-        section.build(folder.path(), &file).map_err(|error| error.to_string())
+        section.build(folder.path(), &file, false).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -383,6 +399,7 @@ domain = "HOST"
             ("[\"sso\"]\njwks_url", "[]\njwks_url", "identity.token[1].audiences"),
             ("[\"sso\"]\njwks_url", "[\"\"]\njwks_url", "identity.token[1].audiences"),
             ("http://127.0.0.1:1", "http://id.example", "identity.token[1].jwks_url"),
+            ("http://127.0.0.1:1", "http://127.0.0.1:8080", "identity.token[1].jwks_url"),
             ("http://127.0.0.1:1", "https://id.example", "ca"),
             ("jwks.json", "none.json", "identity.token[0].jwks_file"),
             ("jwks_file = \"jwks.json\"\n", "", "identity.token[0].jwks_file"),

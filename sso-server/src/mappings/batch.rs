@@ -23,6 +23,8 @@ use crate::{
 
 /// Mappings written in one transaction.
 const CHUNK: usize = 200;
+/// Applications of one batch.
+const APPLICATIONS: usize = 100;
 
 /// Names a mapping to delete. Where both sides are given, both must fit.
 #[derive(Clone, Debug)]
@@ -44,6 +46,17 @@ pub struct BatchOutcome {
     pub done: u32,
 }
 
+impl BatchOutcome {
+    fn add(&mut self, part: Self) {
+        self.done = self.done.saturating_add(part.done);
+        self.refused.extend(part.refused);
+    }
+
+    fn refuse(&mut self, indexes: &[u32], error: &Error) {
+        self.refused.extend(indexes.iter().map(|&index| (index, error.clone())));
+    }
+}
+
 /// One of a batch, with its place in the request.
 #[derive(Debug)]
 struct Item {
@@ -62,7 +75,8 @@ impl Mappings {
     /// but everything is checked as if it were, one against the other too.
     ///
     /// # Errors
-    /// Only what stops all of them: an outage before anything was written.
+    /// Only what stops all of them: an outage before anything was written, or `INVALID_REQUEST` for
+    /// mappings of more than 100 applications.
     pub async fn create_batch(
         &self,
         call: &Call,
@@ -88,6 +102,8 @@ impl Mappings {
         self.batch(call, Action::MappingDelete, items.collect(), dry_run).await
     }
 
+    /// Who may not is told so before a transaction begins: those who have no role never take the writer,
+    /// nor a connection that holds one while it waits for another.
     async fn batch(
         &self,
         call: &Call,
@@ -96,37 +112,53 @@ impl Mappings {
         dry_run: bool,
     ) -> Result<BatchOutcome, Error> {
         let mut outcome = BatchOutcome::default();
+        let mut entered = Vec::new();
+        for chunk in chunks(items, dry_run)? {
+            match self.enter(call, action, &chunk.application).await {
+                Ok(application) => entered.push((application, chunk.items)),
+                Err(error) if is_outage(&error) => return Err(error),
+                Err(error) => outcome.refuse(&indexes(&chunk.items), &error),
+            }
+        }
+        if dry_run {
+            self.rehearse(call, action, entered, &mut outcome).await?;
+        } else {
+            self.write_all(call, action, entered, &mut outcome).await?;
+        }
+        outcome.refused.sort_by_key(|(index, _)| *index);
+        Ok(outcome)
+    }
+
+    /// Writes chunk after chunk. After an outage the rest is not tried.
+    async fn write_all(
+        &self,
+        call: &Call,
+        action: Action,
+        entered: Vec<Entered>,
+        outcome: &mut BatchOutcome,
+    ) -> Result<(), Error> {
         let mut broken: Option<Error> = None;
-        let mut rehearsal = if dry_run { Some(self.storage.begin().await?) } else { None };
-        for chunk in chunks(items, dry_run) {
-            let indexes: Vec<_> = chunk.items.iter().map(|item| item.index).collect();
-            let result = match (&broken, &mut rehearsal) {
-                (Some(error), _) => Err(error.clone()),
-                (None, Some(transaction)) => self.rehearse(transaction, call, action, chunk).await,
-                (None, None) => self.write(call, action, chunk).await,
+        for chunk in entered {
+            let indexes = indexes(&chunk.1);
+            let result = match &broken {
+                Some(error) => Err(error.clone()),
+                None => self.write(call, action, chunk).await,
             };
             match result {
-                Ok(part) => {
-                    outcome.done = outcome.done.saturating_add(part.done);
-                    outcome.refused.extend(part.refused);
-                }
+                Ok(part) => outcome.add(part),
                 Err(error) => {
                     if is_outage(&error) && broken.is_none() {
                         // Nothing was written, so the request as a whole can be made again.
-                        if outcome.done == 0 || dry_run {
+                        if outcome.done == 0 {
                             return Err(error);
                         }
                         broken = Some(error.clone());
                     }
-                    outcome.refused.extend(indexes.into_iter().map(|index| (index, error.clone())));
+                    outcome.refuse(&indexes, &error);
                 }
             }
         }
-        if let Some(transaction) = rehearsal {
-            transaction.rollback().await?;
-        }
-        outcome.refused.sort_by_key(|(index, _)| *index);
-        Ok(outcome)
+        Ok(())
     }
 
     /// Writes one chunk: all that can be of it, or nothing.
@@ -134,12 +166,11 @@ impl Mappings {
         &self,
         call: &Call,
         action: Action,
-        chunk: Chunk,
+        (entered, items): Entered,
     ) -> Result<BatchOutcome, Error> {
-        let entered = self.enter(call, action, &chunk.application).await?;
         let (mut transaction, application) = self.begin(call, action, &entered).await?;
         let (mappings, refused) =
-            self.work_off(&mut transaction, call, &application, chunk.items).await?;
+            self.work_off(&mut transaction, call, &application, items).await?;
         if mappings.is_empty() {
             transaction.rollback().await?;
             return Ok(BatchOutcome { refused, done: 0 });
@@ -164,19 +195,33 @@ impl Mappings {
         Ok(BatchOutcome { refused, done: count(&mappings) })
     }
 
-    /// As [`Self::write`], in a transaction that will be undone.
+    /// As [`Self::write_all`], in one transaction that is undone.
     async fn rehearse(
         &self,
-        transaction: &mut Transaction,
         call: &Call,
         action: Action,
-        chunk: Chunk,
-    ) -> Result<BatchOutcome, Error> {
-        let entered = self.enter(call, action, &chunk.application).await?;
-        let application = self.hold(transaction, call, action, &entered).await?;
-        let (mappings, refused) =
-            self.work_off(transaction, call, &application, chunk.items).await?;
-        Ok(BatchOutcome { refused, done: count(&mappings) })
+        entered: Vec<Entered>,
+        outcome: &mut BatchOutcome,
+    ) -> Result<(), Error> {
+        if entered.is_empty() {
+            return Ok(());
+        }
+        let mut transaction = self.storage.begin().await?;
+        for (application, items) in entered {
+            let indexes = indexes(&items);
+            let application = match self.hold(&mut transaction, call, action, &application).await {
+                Ok(application) => application,
+                Err(error) if is_outage(&error) => return Err(error),
+                Err(error) => {
+                    outcome.refuse(&indexes, &error);
+                    continue;
+                }
+            };
+            let (mappings, refused) =
+                self.work_off(&mut transaction, call, &application, items).await?;
+            outcome.add(BatchOutcome { refused, done: count(&mappings) });
+        }
+        Ok(transaction.rollback().await?)
     }
 
     /// The mappings done, and the refusals of the others.
@@ -290,12 +335,25 @@ struct Chunk {
     items: Vec<Item>,
 }
 
+/// A chunk whose application the caller may do this to.
+type Entered = (Application, Vec<Item>);
+
 /// The items by application, in the order of names so that two requests do not wait for each other, and
 /// not more than one transaction should hold; those of a rehearsal all share one.
-fn chunks(items: Vec<Item>, dry_run: bool) -> Vec<Chunk> {
+///
+/// # Errors
+/// `INVALID_REQUEST` for too many applications.
+fn chunks(items: Vec<Item>, dry_run: bool) -> Result<Vec<Chunk>, Error> {
     let mut by_application: BTreeMap<String, Vec<Item>> = BTreeMap::new();
     for item in items {
         by_application.entry(item.work.application().key().to_owned()).or_default().push(item);
+    }
+    if by_application.len() > APPLICATIONS {
+        let message = format!(
+            "a batch is of {APPLICATIONS} applications at the most, not {}; send several",
+            by_application.len()
+        );
+        return Err(Error::new(Reason::InvalidRequest, message));
     }
     let most = if dry_run { usize::MAX } else { CHUNK };
     let mut chunks: Vec<Chunk> = Vec::new();
@@ -312,7 +370,11 @@ fn chunks(items: Vec<Item>, dry_run: bool) -> Vec<Chunk> {
             }
         }
     }
-    chunks
+    Ok(chunks)
+}
+
+fn indexes(items: &[Item]) -> Vec<u32> {
+    items.iter().map(|item| item.index).collect()
 }
 
 fn count(mappings: &[Mapping]) -> u32 {

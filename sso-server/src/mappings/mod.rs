@@ -170,6 +170,7 @@ impl Mappings {
     }
 
     fn shown(&self, call: &Call, application: &Application, mapping: Mapping) -> Shown {
+        let mapping = mapping.within(application);
         Shown {
             orphaned: self.is_orphaned(application, &mapping),
             application: application.name.clone(),
@@ -189,7 +190,8 @@ impl Mappings {
                 }
             },
             ApplicationType::Group => !application.users.iter().any(|user| user == account),
-            ApplicationType::HostGroup => application.windows_account.as_ref() != Some(account),
+            // Its account is whichever the application has.
+            ApplicationType::HostGroup => false,
             ApplicationType::ConfigStore => true,
         }
     }

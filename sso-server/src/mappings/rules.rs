@@ -9,7 +9,8 @@ use crate::{
     error::Error,
     lookup,
     model::{
-        Account, Application, ApplicationFlag, ApplicationType, Bag, Caller, Mapping, MappingKey,
+        Account, Application, ApplicationFlag, ApplicationType, Bag, Caller, ExternalUser, Mapping,
+        MappingKey,
     },
 };
 
@@ -175,7 +176,7 @@ pub(super) fn key(
 ) -> Result<MappingKey, Error> {
     let refuse = |what: &str| {
         let message = format!(
-            "application \"{}\" is a {} application: name its mappings by {what}",
+            "application \"{}\" is of type {}: name its mappings by {what}",
             application.name,
             application.kind.as_str()
         );
@@ -257,6 +258,24 @@ pub(super) fn conflict(application: &Application, new: &Mapping, account_taken: 
     }
 }
 
+/// Why credentials cannot be set for an external user that the mapping is not for.
+pub(super) fn another_user(
+    application: &Application,
+    mapping: &Mapping,
+    wanted: &ExternalUser,
+) -> Error {
+    let reason = match application.kind {
+        ApplicationType::Group => Reason::GroupMappingExists,
+        ApplicationType::HostGroup => Reason::ExternalUserMapped,
+        ApplicationType::Individual | ApplicationType::ConfigStore => Reason::MappingExists,
+    };
+    let message = format!(
+        "{} is mapped to {}, not {wanted}, in application \"{}\"; leave the external user out, or delete the mapping first",
+        mapping.account, mapping.external_user, application.name
+    );
+    Error::new(reason, message)
+}
+
 /// The key that a new mapping will have, as far as the request tells.
 pub(super) fn key_of_new(new: &NewMapping) -> Option<MappingKey> {
     new.account.clone().map(MappingKey::Account)
@@ -294,7 +313,7 @@ fn windows_account(application: &Application, given: Option<&Account>) -> Result
 
 fn type_wrong(application: &Application) -> Error {
     let message = format!(
-        "application \"{}\" is a {} application, which has no mappings",
+        "application \"{}\" is of type {}, which has no mappings",
         application.name,
         application.kind.as_str()
     );

@@ -75,7 +75,7 @@ impl Mappings {
         let bag = rules::bag(&application, &new.values)?;
         let key = rules::key(call, &application, new.key.clone())?;
         let stored = transaction.lock_mapping(application.id, &key).await?;
-        let stored = stored.map(|stored| stored.mapping);
+        let stored = stored.map(|stored| stored.mapping.within(&application));
         if control == Control::Owner {
             rules::require_owner(call, &application, &key, stored.as_ref())?;
         }
@@ -83,7 +83,8 @@ impl Mappings {
             Some(mapping) => {
                 lookup::require_own_key(&mapping, &key)?;
                 require_same_user(&application, &mapping, &new)?;
-                let mapping = self.put(&mut transaction, call, mapping, bag.as_ref()).await?;
+                let sealed = bag.map(|bag| self.seal(&application, &mapping, &bag)).transpose()?;
+                let mapping = self.put(&mut transaction, call, mapping, sealed).await?;
                 (mapping, false, None)
             }
             None => {
@@ -132,7 +133,7 @@ impl Mappings {
         let control = self.control(call, &application, key.as_ref())?;
         let key = rules::key(call, &application, key)?;
         let stored = transaction.lock_mapping(application.id, &key).await?;
-        let stored = stored.map(|stored| stored.mapping);
+        let stored = stored.map(|stored| stored.mapping.within(&application));
         if control == Control::Owner {
             rules::require_owner(call, &application, &key, stored.as_ref())?;
         }
@@ -257,7 +258,8 @@ impl Mappings {
             updated_at: now,
             updated_by: call.caller.account.as_str().to_owned(),
         };
-        let credentials = draft.bag.map(|bag| self.seal(&mapping, &bag)).transpose()?;
+        let credentials =
+            draft.bag.map(|bag| self.seal(application, &mapping, &bag)).transpose()?;
         let stored = StoredMapping { mapping, credentials };
         if transaction.insert_mapping(application.kind, &stored).await? {
             return Ok(stored.mapping);
@@ -273,21 +275,25 @@ impl Mappings {
         transaction: &mut Transaction,
         call: &Call,
         mut mapping: Mapping,
-        bag: Option<&Bag>,
+        sealed: Option<SealedCredentials>,
     ) -> Result<Mapping, Error> {
-        let Some(bag) = bag else { return Ok(mapping) };
+        let Some(sealed) = sealed else { return Ok(mapping) };
         self.sign(call, &mut mapping);
         mapping.credentials_at = Some(mapping.updated_at);
-        let sealed = self.seal(&mapping, bag)?;
         transaction.set_credentials(&mapping, &sealed).await?;
         Ok(mapping)
     }
 
-    fn seal(&self, mapping: &Mapping, bag: &Bag) -> Result<SealedCredentials, Error> {
+    fn seal(
+        &self,
+        application: &Application,
+        mapping: &Mapping,
+        bag: &Bag,
+    ) -> Result<SealedCredentials, Error> {
         let place = BagPlace::credentials(
             mapping.application,
             mapping.id,
-            &mapping.account,
+            mapping.sealed_account(application.kind),
             &mapping.external_user,
         );
         let sealed = self.vault.seal(&place, bag)?;
@@ -308,7 +314,7 @@ pub(super) fn deletable(
     control: Control,
     stored: Option<StoredMapping>,
 ) -> Result<Option<Mapping>, Error> {
-    let stored = stored.map(|stored| stored.mapping);
+    let stored = stored.map(|stored| stored.mapping.within(application));
     if control == Control::Owner {
         rules::require_owner(call, application, key, stored.as_ref())?;
         if let Some(mapping) = &stored
@@ -358,7 +364,7 @@ fn require_same_user(
 ) -> Result<(), Error> {
     match &new.external_user {
         Some(user) if *user != mapping.external_user => {
-            Err(rules::conflict(application, mapping, true))
+            Err(rules::another_user(application, mapping, user))
         }
         Some(_) | None => Ok(()),
     }

@@ -127,7 +127,7 @@ impl Fields {
         let most = kind.max_fields();
         if given.is_empty() || given.len() > most {
             let message = format!(
-                "a {} application has 1 to {most} fields, not {}",
+                "an application of type {} has 1 to {most} fields, not {}",
                 kind.as_str(),
                 given.len()
             );
@@ -294,7 +294,7 @@ impl Application {
             return Ok(());
         }
         let message = format!(
-            "application \"{}\" is a {} application; only config store applications have this",
+            "application \"{}\" is of type {}; only applications of type config-store have this",
             self.name,
             self.kind.as_str()
         );

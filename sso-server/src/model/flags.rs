@@ -214,7 +214,7 @@ fn contradiction(kind: ApplicationType, flag: ApplicationFlag, on: bool) -> Stri
         flags.into_iter().map(|flag| flag.as_str()).collect::<Vec<_>>().join(", ")
     };
     format!(
-        "{}={} does not go with a {} application; it has the flags: {}; it never has: {}",
+        "{}={} does not go with an application of type {}; it has the flags: {}; it never has: {}",
         flag.as_str(),
         if on { "yes" } else { "no" },
         kind.as_str(),

@@ -6,7 +6,7 @@ use sso_core::secret::SecretText;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Account, ApplicationId, ApplicationName, ExternalUser};
+use super::{Account, Application, ApplicationId, ApplicationName, ApplicationType, ExternalUser};
 
 /// Names one mapping for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -21,10 +21,10 @@ impl MappingId {
 
     /// The row that its credentials are sealed to: 16 bytes of id, the length of the canonical account
     /// (u32, big-endian), the canonical account, the canonical external user; so that mappings cannot
-    /// trade their sides.
+    /// trade their sides. Without an account its length is 0, which no account has.
     #[must_use]
-    pub fn row(&self, account: &Account, external_user: &ExternalUser) -> Vec<u8> {
-        let account = account.key().as_bytes();
+    pub fn row(&self, account: Option<&Account>, external_user: &ExternalUser) -> Vec<u8> {
+        let account = account.map_or(&[][..], |account| account.key().as_bytes());
         let mut row = self.0.as_bytes().to_vec();
         row.extend_from_slice(&u32::try_from(account.len()).unwrap_or(u32::MAX).to_be_bytes());
         row.extend_from_slice(account);
@@ -92,6 +92,27 @@ pub struct Mapping {
     pub updated_at: OffsetDateTime,
     /// Who changed it last.
     pub updated_by: String,
+}
+
+impl Mapping {
+    /// The mapping as its application has it now: in a host group application every one is of the
+    /// windows account, whichever that was when it was written.
+    #[must_use]
+    pub fn within(mut self, application: &Application) -> Self {
+        if application.kind == ApplicationType::HostGroup
+            && let Some(account) = &application.windows_account
+        {
+            self.account = account.clone();
+        }
+        self
+    }
+
+    /// The account that its credentials are sealed to in an application of this type; `None` in a host
+    /// group application, whose windows account may change.
+    #[must_use]
+    pub fn sealed_account(&self, kind: ApplicationType) -> Option<&Account> {
+        (kind != ApplicationType::HostGroup).then_some(&self.account)
+    }
 }
 
 /// How one mapping of an application is named.

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! version 1 ‖ flags u8 ‖ id 16 ‖ issued i64 BE ‖ expires i64 BE ‖ [audience 16]
-//!   ‖ account ‖ server ‖ [subject] ‖ [count u16 BE ‖ groups]
+//!   ‖ account ‖ server ‖ [subject] ‖ [account that logged on] ‖ [count u16 BE ‖ groups]
 //! ```
 //!
 //! with times in microseconds since 1970, and texts with their length (u16, big-endian) before them.
@@ -33,7 +33,8 @@ const VALIDATION_REQUIRED: u8 = 1;
 const HAS_AUDIENCE: u8 = 2;
 const HAS_GROUPS: u8 = 4;
 const HAS_SUBJECT: u8 = 8;
-const FLAGS: u8 = VALIDATION_REQUIRED | HAS_AUDIENCE | HAS_GROUPS | HAS_SUBJECT;
+const HAS_LOGON: u8 = 16;
+const FLAGS: u8 = VALIDATION_REQUIRED | HAS_AUDIENCE | HAS_GROUPS | HAS_SUBJECT | HAS_LOGON;
 
 /// What a ticket says, as it is sealed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +45,9 @@ pub struct Ticket {
     pub account: Account,
     /// What the identity source calls the account for ever; `None` where it has no such name.
     pub subject: Option<String>,
+    /// Who logged the external user on that the ticket is of; `None` for one that was issued to the
+    /// account itself.
+    pub by_logon: Option<Account>,
     /// Canonical keys of the groups that came with the token of the account; `None` where the groups
     /// are looked up when the ticket is redeemed.
     pub token_groups: Option<BTreeSet<String>>,
@@ -70,7 +74,8 @@ impl Ticket {
             flag(self.validation_required, VALIDATION_REQUIRED)
                 | flag(self.audience.is_some(), HAS_AUDIENCE)
                 | flag(self.token_groups.is_some(), HAS_GROUPS)
-                | flag(self.subject.is_some(), HAS_SUBJECT),
+                | flag(self.subject.is_some(), HAS_SUBJECT)
+                | flag(self.by_logon.is_some(), HAS_LOGON),
         );
         bytes.extend_from_slice(self.id.as_bytes());
         bytes.extend_from_slice(&micros(self.issued_at)?.to_be_bytes());
@@ -82,6 +87,9 @@ impl Ticket {
         append(&mut bytes, &self.server)?;
         if let Some(subject) = &self.subject {
             append(&mut bytes, subject)?;
+        }
+        if let Some(by_logon) = &self.by_logon {
+            append(&mut bytes, by_logon.as_str())?;
         }
         if let Some(groups) = &self.token_groups {
             bytes.extend_from_slice(&u16::try_from(groups.len()).ok()?.to_be_bytes());
@@ -111,6 +119,10 @@ impl Ticket {
             0 => None,
             _ => Some(rest.text()?.to_owned()),
         };
+        let by_logon = match flags & HAS_LOGON {
+            0 => None,
+            _ => Some(Account::parse(rest.text()?).ok()?),
+        };
         let token_groups = match flags & HAS_GROUPS {
             0 => None,
             _ => Some(rest.groups()?),
@@ -120,6 +132,7 @@ impl Ticket {
             id,
             account,
             subject,
+            by_logon,
             token_groups,
             server,
             issued_at,
@@ -229,6 +242,7 @@ mod tests {
             id: Uuid::from_u128(7),
             account: Account::parse("DEV\\Ann").unwrap(),
             subject: None,
+            by_logon: None,
             token_groups: None,
             server: "sso-server-1".into(),
             issued_at: datetime!(2030-05-01 12:00:00.000_001 UTC),
@@ -250,6 +264,8 @@ mod tests {
                     id: Uuid::from_u128(id),
                     account: Account::parse(&format!("D\\x{name}")).unwrap(),
                     subject: token_groups.as_ref().map(|_| server.clone()),
+                    by_logon: validation_required
+                        .then(|| Account::parse(&format!("D\\h{server}")).unwrap()),
                     token_groups,
                     server,
                     issued_at: time(at),
@@ -314,6 +330,7 @@ mod tests {
         let mut whole = ticket();
         whole.token_groups = Some(["dev\\a".to_owned(), "dev\\b".to_owned()].into());
         whole.subject = Some("https://idp.example|8f".into());
+        whole.by_logon = Some(Account::parse("DEV\\Host").unwrap());
         whole.audience = Some(ApplicationId::generate());
         let bytes = whole.encode().unwrap().expose().to_vec();
         for length in 0..bytes.len() {
@@ -322,7 +339,7 @@ mod tests {
         let mut longer = bytes.clone();
         longer.push(0);
         assert_eq!(Ticket::decode(&longer.into()), None);
-        for (at, byte) in [(0, 2), (0, 0), (1, 0xff), (1, 16)] {
+        for (at, byte) in [(0, 2), (0, 0), (1, 0xff), (1, 32)] {
             let mut other = bytes.clone();
             other[at] = byte;
             assert_eq!(Ticket::decode(&other.into()), None, "{at} {byte}");

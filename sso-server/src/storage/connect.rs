@@ -103,7 +103,8 @@ pub struct DatabaseSettings {
     pub url: DatabaseUrl,
     /// The password of the PostgreSQL user.
     pub password: Option<SecretText>,
-    /// At most this many connections (for reading, on SQLite).
+    /// At most this many connections: for reading on SQLite; for reading and for writing together, half
+    /// of them each, on PostgreSQL. Two at least.
     pub max_connections: u32,
     /// For how long opening goes on trying while the database does not answer.
     pub connect_deadline: Duration,
@@ -156,11 +157,13 @@ impl Storage {
 
         tell_encryption(&options, &settings.url);
         let most = settings.max_connections.max(2);
-        let readers = pool(&options, most, dialect.on_connect(dialect == Dialect::Postgres));
-        let writers = match dialect {
-            Dialect::Sqlite => pool(&options, 1, dialect.on_connect(true)),
-            Dialect::Postgres => readers.clone(),
+        let (readers, writers) = match dialect {
+            Dialect::Sqlite => (most, 1),
+            // Writers that wait for each other leave connections for those who only read.
+            Dialect::Postgres => (most - most / 2, most / 2),
         };
+        let readers = pool(&options, readers, dialect.on_connect(dialect == Dialect::Postgres));
+        let writers = pool(&options, writers, dialect.on_connect(true));
         Ok(Self { dialect, readers, writers, clock })
     }
 }

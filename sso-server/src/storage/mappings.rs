@@ -85,6 +85,8 @@ const UPDATE: &str = "\
 const SET_CREDENTIALS: &str = "\
     UPDATE mappings SET sealed = $1, generation = $2, credentials_at = $3, updated_at = $4, \
     updated_by = $5 WHERE id = $6";
+const MOVE: &str = "\
+    UPDATE mappings SET account = $1, account_key = $2 WHERE application_id = $3";
 const DELETE: &str = "DELETE FROM mappings WHERE id = $1";
 
 pub(super) const STATEMENTS: &[Statement] = &[
@@ -95,6 +97,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
     Statement::same(INSERT),
     Statement::same(UPDATE),
     Statement::same(SET_CREDENTIALS),
+    Statement::same(MOVE),
     Statement::same(DELETE),
 ];
 
@@ -276,6 +279,25 @@ impl Transaction {
             .execute(self.connection())
             .await?;
         Ok(done.rows_affected() > 0)
+    }
+
+    /// Gives all mappings of a host group application, where accounts are not unique, to its new
+    /// account.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn move_mappings(
+        &mut self,
+        application: ApplicationId,
+        account: &Account,
+    ) -> Result<(), StorageError> {
+        sqlx::query(MOVE)
+            .bind(account.as_str())
+            .bind(account.key())
+            .bind(application.to_string())
+            .execute(self.connection())
+            .await?;
+        Ok(())
     }
 
     /// Deletes a mapping with its credentials; `false` when there is none.

@@ -42,8 +42,8 @@ pub use transaction::Transaction;
 pub struct Storage {
     dialect: Dialect,
     readers: AnyPool,
-    /// The same pool as `readers` on PostgreSQL; one connection on SQLite, so that writers queue
-    /// here and not in the library's busy loop.
+    /// Connections of their own, so that writers that queue keep no reader waiting; one on SQLite, so
+    /// that they queue here and not in the library's busy loop.
     writers: AnyPool,
     clock: Clock,
 }

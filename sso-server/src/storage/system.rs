@@ -42,8 +42,7 @@ const UPDATE: &str = "\
     ticket_timeout = $7, credential_cache_timeout = $8, enabled = $9, \
     tickets_allowed = $10, tickets_validated = $11, host_initiated_allowed = $12, \
     trusted_hosts = $13, configuration_readers = $14, auditors = $15, updated_at = $16 WHERE id = 1";
-const BIND_KEYSTORE: &str =
-    "UPDATE system SET keystore_id = $1, updated_at = $2 WHERE id = 1 AND keystore_id IS NULL";
+const BIND_KEYSTORE: &str = "UPDATE system SET keystore_id = $1, updated_at = CASE WHEN updated_at < $2 THEN $2 ELSE updated_at END WHERE id = 1 AND keystore_id IS NULL";
 
 pub(super) const STATEMENTS: &[Statement] = &[
     LOAD,

@@ -21,7 +21,9 @@ pub struct Transaction {
 }
 
 impl Storage {
-    /// Begins a transaction. On SQLite it is the only writer from here to its end.
+    /// Begins a transaction. On SQLite it is the only writer from here to its end. While it is open,
+    /// ask nothing of the storage itself: whoever holds one connection and waits for another can wait
+    /// for ever when all do.
     ///
     /// # Errors
     /// `Unavailable` when no connection is free in time or the database does not answer.

@@ -14,9 +14,10 @@ use crate::{
     access::{Access, Action, Call},
     audit::{Audit, Subject},
     error::Error,
+    gates::pass_system,
     identity::Identity,
     lookup::Lookup,
-    model::{Application, ApplicationName, Caller, Proof, Ticket, to_micros},
+    model::{Account, Application, ApplicationName, Caller, Proof, Ticket, to_micros},
     principals::Principals,
     storage::Storage,
     vault::Vault,
@@ -87,13 +88,12 @@ impl Tickets {
     /// is stored but the record, so this goes on while the master is away.
     ///
     /// # Errors
-    /// `REMOTE_LOOKUP_NOT_ALLOWED`, `TICKETS_NOT_ALLOWED`, `NOT_TRUSTED_HOST`, `USER_TOKEN_REFUSED`;
+    /// `REMOTE_LOOKUP_NOT_ALLOWED`, `SYSTEM_DISABLED`, `TICKETS_NOT_ALLOWED`,
+    /// `NOT_TRUSTED_HOST`, `USER_TOKEN_REFUSED`;
     /// `NOT_APPLICATION_USER` where the one it is for is no user of the application, or there is none;
     /// what the vault refuses, `AUDIT_UNAVAILABLE`.
     pub async fn issue(&self, call: &Call, wanted: &Wanted) -> Result<Issued, Error> {
-        self.access.require(call, Action::TicketIssue)?;
-        self.access.require_lookup(call)?;
-        self.require_issuing()?;
+        pass_system(&self.access, call, Action::TicketIssue)?;
         let holder = self.holder(call, wanted.user_token.as_ref()).await?;
         let audience = match &wanted.application {
             Some(name) => Some(self.audience(&holder, name).await?),
@@ -136,34 +136,37 @@ impl Tickets {
         Ok(Inspected { ticket, generation, expired, application })
     }
 
-    /// A ticket for this account, not recorded yet.
+    /// A ticket for the account of an external user that this host logged on, not recorded yet. It ends
+    /// with the one who has the name of the account now.
     ///
     /// # Errors
-    /// What the vault refuses.
-    pub fn make(&self, holder: &Caller, audience: Option<&Application>) -> Result<Issued, Error> {
-        let global = self.access.global();
-        let issued_at = to_micros(self.clock.now());
-        let token_groups = match &holder.proof {
-            Proof::Token { groups, .. } => Some(groups.keys().cloned().collect()),
-            Proof::Certificate | Proof::UnixPeer { .. } => None,
-        };
-        let mut ticket = Ticket {
-            id: Uuid::now_v7(),
-            account: holder.account.clone(),
-            subject: holder.proof.subject().map(str::to_owned),
-            token_groups,
-            server: self.server.as_ref().to_owned(),
-            issued_at,
-            expires_at: issued_at.saturating_add(Duration::minutes(global.ticket_timeout.into())),
-            audience: audience.map(|application| application.id),
-            validation_required: global.tickets_validated,
-        };
+    /// What the vault refuses; `DATABASE_UNAVAILABLE`.
+    pub async fn make_of_logon(&self, holder: &Caller, host: &Account) -> Result<Issued, Error> {
+        let mut ticket = self.draft(holder, None);
+        ticket.by_logon = Some(host.clone());
+        if ticket.subject.is_none() {
+            let principal = self.storage.principal(&holder.account).await?;
+            ticket.subject = principal.map(|principal| principal.subject);
+        }
+        let text = self.vault.seal_ticket(&ticket)?;
+        Ok(Issued { text, ticket })
+    }
+
+    /// A ticket for this account, not recorded yet.
+    fn make(&self, holder: &Caller, audience: Option<&Application>) -> Result<Issued, Error> {
+        let mut ticket = self.draft(holder, audience);
         let text = match (self.vault.seal_ticket(&ticket), audience, &mut ticket.token_groups) {
-            // Too many groups: those that are users of the only application it is for are enough.
+            // Too many groups: those that lead to a user of the only application it is for are enough.
             (Err(error), Some(application), Some(groups))
                 if error.reason == Reason::InvalidRequest =>
             {
-                groups.retain(|group| application.users.iter().any(|user| user.key() == group));
+                let file = self.identity.groups();
+                groups.retain(|group| {
+                    let around = file.of_group(group);
+                    let names =
+                        |user: &Account| user.key() == group || around.contains_key(user.key());
+                    application.users.iter().any(names)
+                });
                 self.vault.seal_ticket(&ticket)?
             }
             (sealed, _, _) => sealed?,
@@ -171,21 +174,36 @@ impl Tickets {
         Ok(Issued { text, ticket })
     }
 
-    /// The system issues tickets.
-    pub(crate) fn require_issuing(&self) -> Result<(), Error> {
-        if self.access.global().tickets_allowed {
-            return Ok(());
+    /// What a ticket for this account says.
+    fn draft(&self, holder: &Caller, audience: Option<&Application>) -> Ticket {
+        let global = self.access.global();
+        let issued_at = to_micros(self.clock.now());
+        let end = issued_at.saturating_add(Duration::minutes(global.ticket_timeout.into()));
+        let (token_groups, expires_at) = match &holder.proof {
+            // It does not outlive the token that it rests on.
+            Proof::Token { groups, until, .. } => {
+                (Some(groups.keys().cloned().collect()), end.min(to_micros(*until)))
+            }
+            Proof::Certificate | Proof::UnixPeer { .. } => (None, end),
+        };
+        Ticket {
+            id: Uuid::now_v7(),
+            account: holder.account.clone(),
+            subject: holder.proof.subject().map(str::to_owned),
+            by_logon: None,
+            token_groups,
+            server: self.server.as_ref().to_owned(),
+            issued_at,
+            expires_at,
+            audience: audience.map(|application| application.id),
+            validation_required: global.tickets_validated,
         }
-        Err(Error::new(
-            Reason::TicketsNotAllowed,
-            "the SSO system issues no tickets; an SSO administrator allows them with `ssomanage -tickets yes yes`",
-        ))
     }
 
     /// Whom the ticket is for.
     async fn holder(&self, call: &Call, user_token: Option<&SecretText>) -> Result<Caller, Error> {
         let Some(token) = user_token else { return Ok(call.caller.clone()) };
-        self.access.require(call, Action::TicketForward)?;
+        pass_system(&self.access, call, Action::TicketForward)?;
         // Expose: it is verified.
         let user = self.identity.user_of_token(token.expose()).await.map_err(|error| {
             let message = format!("the token of the end user is refused: {}", error.message);
@@ -205,12 +223,24 @@ impl Tickets {
         name: &ApplicationName,
     ) -> Result<Application, Error> {
         let application = self.storage.application(name).await?;
-        application.filter(|application| application.has_user(holder)).ok_or_else(|| {
-            let message = format!(
-                "{} may not be issued a ticket for application \"{name}\": that takes a user of it",
-                holder.account
-            );
-            Error::new(Reason::NotApplicationUser, message)
-        })
+        require_audience(holder, name, application)
     }
+}
+
+/// The application that a ticket is for, if its holder is a user of it.
+///
+/// # Errors
+/// `NOT_APPLICATION_USER`.
+pub(crate) fn require_audience(
+    holder: &Caller,
+    name: &ApplicationName,
+    application: Option<Application>,
+) -> Result<Application, Error> {
+    application.filter(|application| application.has_user(holder)).ok_or_else(|| {
+        let message = format!(
+            "{} may not be issued a ticket for application \"{name}\": that takes a user of it",
+            holder.account
+        );
+        Error::new(Reason::NotApplicationUser, message)
+    })
 }

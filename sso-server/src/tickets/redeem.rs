@@ -1,4 +1,4 @@
-//! Redeeming: every check of ESSO.md 5.4 in its order, then the record, then the credentials.
+//! Redeeming: every check in the order of [`Tickets::redeem`] (ESSO.md 5.4), then the record, then the credentials.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::{
     access::{Action, Call},
     audit::Subject,
     error::Error,
-    lookup::require_served,
+    gates::Entry,
     model::{
         Account, Application, ApplicationFlag, ApplicationName, Caller, Credentials, Proof, Ticket,
     },
@@ -58,12 +58,15 @@ impl Tickets {
     /// and the mark that it was redeemed are one transaction.
     ///
     /// # Errors
-    /// Those of ESSO.md 5.4 in their order: a missing role, `APPLICATION_DISABLED`,
-    /// `TICKETS_NOT_ALLOWED_BY_SYSTEM`, `TICKETS_NOT_ALLOWED_BY_APPLICATION`, `TICKET_MALFORMED`,
-    /// `TICKET_NOT_AUTHENTIC`, `TICKET_NOT_YET_VALID`, `TICKET_EXPIRED`, `TICKET_OUTDATED`,
-    /// `TICKET_AUDIENCE_WRONG`, `TICKET_VALIDATION_REQUIRED_BY_…`, `TICKET_SENDER_MISMATCH`,
-    /// `TICKET_USER_NOT_IN_APPLICATION`, what a look-up refuses, `TICKET_REDEEMED`,
-    /// `AUDIT_UNAVAILABLE`.
+    /// In this order: `REMOTE_LOOKUP_NOT_ALLOWED`, `SYSTEM_DISABLED`, a missing role,
+    /// `APPLICATION_NOT_FOUND`, `APPLICATION_DISABLED`, `TICKETS_NOT_ALLOWED_BY_SYSTEM`,
+    /// `TICKETS_NOT_ALLOWED_BY_APPLICATION`, `WINDOWS_INITIATED_OFF` (all by [`crate::gates::gates`]);
+    /// `TICKET_MALFORMED`, `TICKET_NOT_AUTHENTIC`, `TICKET_NOT_YET_VALID`, `TICKET_EXPIRED`,
+    /// `TICKET_OUTDATED` for one older than the application, `TICKET_AUDIENCE_WRONG`,
+    /// `TICKET_OF_OWN_LOGON`, `TICKET_VALIDATION_REQUIRED_BY_…` or `TICKET_SENDER_MISMATCH`,
+    /// `TICKET_OUTDATED` for the ticket of a former holder of the name, `TICKET_USER_NOT_IN_APPLICATION`, `MAPPING_NOT_FOUND`,
+    /// `MAPPING_DISABLED` and its kin, `CREDENTIALS_NOT_SET`, `TICKET_OUTDATED` for one older than the
+    /// mapping, `TICKET_REDEEMED`, `AUDIT_UNAVAILABLE`.
     pub async fn redeem(&self, call: &Call, wanted: &Redemption) -> Result<Redeemed, Error> {
         let redeemed = self.redeem_if_allowed(call, wanted).await;
         if let Err(error) = &redeemed
@@ -76,12 +79,21 @@ impl Tickets {
     }
 
     async fn redeem_if_allowed(&self, call: &Call, wanted: &Redemption) -> Result<Redeemed, Error> {
-        self.access.require_lookup(call)?;
-        let found = self.storage.application(&wanted.application).await?;
-        let application =
-            self.access.require_in(call, Action::TicketRedeem, &wanted.application, found)?;
-        let passed = self.check(call, wanted, application).await?;
-        self.record(call, &passed).await?;
+        let name = &wanted.application;
+        let found = self.storage.application(name).await?;
+        let entry = Entry { call, action: Action::TicketRedeem, name };
+        let application = entry.pass(&self.access, found)?;
+        // Expose: it is opened.
+        let (ticket, _) = self.vault.open_ticket(wanted.ticket.expose())?;
+        let of_ticket = issued_to(&ticket);
+        let passed = async {
+            let passed = self.check(call, wanted, application, ticket).await?;
+            self.record(call, &passed).await?;
+            Ok(passed)
+        };
+        let passed = passed.await.map_err(|error: Error| {
+            if error.reason.is_denial() { error.for_administrators(of_ticket) } else { error }
+        })?;
         let Passed { application, ticket, credentials, ended, .. } = passed;
         if ended {
             let (event, id) = (Reason::TicketsNeverExpire.event(), ticket.id);
@@ -96,15 +108,13 @@ impl Tickets {
         call: &Call,
         wanted: &Redemption,
         application: Application,
+        ticket: Ticket,
     ) -> Result<Passed, Error> {
-        require_served(&application)?;
-        self.require_allowed(&application)?;
-        // Expose: it is opened.
-        let (ticket, _) = self.vault.open_ticket(wanted.ticket.expose())?;
         let validity = validity::Validity::of(&ticket, &application);
         let ended = validity.require(&ticket, self.clock.now())?;
         validity::require_newer_than_application(&ticket, &application)?;
         validity::require_audience(&ticket, &application)?;
+        require_logon_of_another(call, &ticket)?;
         match &wanted.sender {
             Some(named) => self.require_sender(call, &ticket, named)?,
             None => self.require_no_validation(&application, &ticket)?,
@@ -114,24 +124,6 @@ impl Tickets {
         validity::require_newer_than_mapping(&ticket, &found.mapping, &application)?;
         let remembered_until = validity.remembered_until;
         Ok(Passed { application, ticket, credentials: found.credentials, ended, remembered_until })
-    }
-
-    /// Tickets are allowed by the system and by the application.
-    pub(crate) fn require_allowed(&self, application: &Application) -> Result<(), Error> {
-        if !self.access.global().tickets_allowed {
-            return Err(Error::new(
-                Reason::TicketsNotAllowedBySystem,
-                "the SSO system does not allow tickets; an SSO administrator allows them with `ssomanage -tickets yes yes`",
-            ));
-        }
-        if application.has(ApplicationFlag::AllowTickets) {
-            return Ok(());
-        }
-        let message = format!(
-            "application \"{}\" does not allow tickets; an SSO administrator sets its flag allow_tickets",
-            application.name
-        );
-        Err(Error::new(Reason::TicketsNotAllowedByApplication, message))
     }
 
     /// Nobody asks for validation: not the system, nor the application, nor the ticket.
@@ -168,7 +160,7 @@ impl Tickets {
             format!("the ticket was issued to {}, and the sender is {sender}", ticket.account);
         if !believed && named != caller {
             message.push_str(&format!(
-                "; {caller} is no trusted host, so that it names {named} as the sender is not believed; an SSO administrator adds it to the trusted_hosts of the system to change that"
+                "; {caller} is no trusted host, so that it names {named} as the sender is not believed; an SSO administrator names the trusted hosts with `sso system update --trusted-hosts`"
             ));
         }
         Err(Error::new(Reason::TicketSenderMismatch, message))
@@ -178,9 +170,10 @@ impl Tickets {
     async fn user(&self, application: &Application, ticket: &Ticket) -> Result<Caller, Error> {
         self.require_same_principal(ticket).await?;
         let holder = match (&ticket.token_groups, &ticket.subject) {
-            (Some(groups), Some(subject)) => {
+            // What the token said holds for as long as the ticket by itself, and no longer where an
+            // application takes it for longer.
+            (Some(groups), Some(subject)) if !validity::has_ended(ticket, self.clock.now()) => {
                 let groups = groups.iter().map(|key| (key.clone(), key.clone())).collect();
-                // What the token said holds for as long as the ticket.
                 let until = self.clock.now().saturating_add(Duration::minutes(1));
                 let caller = Caller {
                     account: ticket.account.clone(),
@@ -189,7 +182,7 @@ impl Tickets {
                 };
                 self.identity.again(&caller).ok()
             }
-            (None, _) | (_, None) => self.identity.as_known(&ticket.account),
+            (Some(_) | None, _) => self.identity.as_known(&ticket.account),
         };
         require_user(application, &ticket.account, holder)
     }
@@ -212,7 +205,7 @@ impl Tickets {
     /// this one was.
     async fn record(&self, call: &Call, passed: &Passed) -> Result<(), Error> {
         let Passed { application, ticket, credentials, remembered_until, .. } = passed;
-        let detail = format!("ticket {} issued to {}", ticket.id, ticket.account);
+        let detail = issued_to(ticket);
         let subject = Subject {
             application: application.name.as_str(),
             object: credentials.external_user.as_str(),
@@ -237,6 +230,24 @@ impl Tickets {
         self.audit.record(&mut transaction, call, action, subject).await?;
         Ok(transaction.commit().await?)
     }
+}
+
+/// How log and audit name a ticket.
+fn issued_to(ticket: &Ticket) -> String {
+    format!("ticket {} issued to {}", ticket.id, ticket.account)
+}
+
+/// A host does not take the credentials of those whom it logged on itself: that takes another one.
+fn require_logon_of_another(call: &Call, ticket: &Ticket) -> Result<(), Error> {
+    let caller = &call.caller.account;
+    if ticket.by_logon.as_ref() != Some(caller) {
+        return Ok(());
+    }
+    let message = format!(
+        "{caller} logged {} on, and a ticket of a logon is redeemed by another host than the one that logged the user on",
+        ticket.account
+    );
+    Err(Error::new(Reason::TicketOfOwnLogon, message))
 }
 
 /// The one the ticket was issued to is among the users of the application.

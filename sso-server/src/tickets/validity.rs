@@ -5,6 +5,7 @@ use time::{Duration, OffsetDateTime};
 
 use crate::{
     error::Error,
+    lookup::called,
     model::{Application, ApplicationFlag, Mapping, Ticket},
 };
 
@@ -121,7 +122,7 @@ pub(super) fn require_newer_than_mapping(
     application: &Application,
 ) -> Result<(), Error> {
     outdated(ticket, mapping.created_at, || {
-        format!("the mapping of {} in application \"{}\"", mapping.account, application.name)
+        format!("{} in application \"{}\"", called(application, mapping), application.name)
     })
 }
 
@@ -167,6 +168,7 @@ mod tests {
             id: Uuid::from_u128(1),
             account: Account::parse("D\\ann").unwrap(),
             subject: None,
+            by_logon: None,
             token_groups: None,
             server: "sso-server-1".into(),
             issued_at: ISSUED,

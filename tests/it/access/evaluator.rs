@@ -20,24 +20,35 @@ pub(super) struct Who {
     pub(super) reader: bool,
     /// Auditor: beyond ESSO.
     pub(super) auditor: bool,
+    /// Trusted host: beyond ESSO, SECURITY-CASES 38.
+    pub(super) trusted: bool,
 }
 
 /// Everybody of the matrix: one for each role, one without any, and those beyond ESSO.
 pub(super) const EVERYBODY: [Who; 7] = {
-    const NOBODY: Who =
-        Who { name: "", sa: false, aa: false, pa: false, pu: false, reader: false, auditor: false };
+    const NOBODY: Who = Who {
+        name: "",
+        sa: false,
+        aa: false,
+        pa: false,
+        pu: false,
+        reader: false,
+        auditor: false,
+        trusted: false,
+    };
     [
         Who { name: "admin", sa: true, ..NOBODY },
         Who { name: "affiliate-admin", aa: true, ..NOBODY },
         Who { name: "app-admin", pa: true, ..NOBODY },
         Who { name: "user", pu: true, ..NOBODY },
-        Who { name: "host", ..NOBODY },
+        // `sso dev` trusts the group of DEV\host.
+        Who { name: "host", trusted: true, ..NOBODY },
         Who { name: "reader", reader: true, ..NOBODY },
         Who { name: "auditor", auditor: true, ..NOBODY },
     ]
 };
 
-/// Whose mapping a request is about.
+/// Whose mapping or ticket a request is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Whose {
     /// The caller's own.
@@ -61,6 +72,7 @@ pub(super) enum Operation {
     ApplicationUsers,
     ApplicationUpdate,
     ApplicationTickets,
+    ApplicationHosts,
     ApplicationRead,
     ApplicationList,
     ApplicationAddField,
@@ -75,6 +87,7 @@ pub(super) enum Operation {
     AssertionKeys,
     TicketIssue,
     TicketForward,
+    TicketInspect(Whose),
     TicketRedeem,
     Explain,
     ConfigurationRead,
@@ -102,6 +115,8 @@ pub(super) fn allows(who: Who, operation: Operation, kind: Kind) -> bool {
         O::ServerState => true,
         // Rows 10 and 13.
         O::ApplicationCreate | O::ApplicationDelete | O::ApplicationAdministrators => aa,
+        // 14.4 row 46: explicit approval of who external users become.
+        O::ApplicationHosts => aa,
         // Rows 14, 15, 19, 22.
         O::ApplicationUsers
         | O::ApplicationUpdate
@@ -128,8 +143,10 @@ pub(super) fn allows(who: Who, operation: Operation, kind: Kind) -> bool {
         O::TicketRedeem | O::CredentialsLogon => pa,
         // Row 32.
         O::TicketIssue | O::AssertionKeys => true,
-        // SECURITY-CASES 38; `sso dev` trusts DEV\host.
-        O::TicketForward => who.name == "host",
+        // SECURITY-CASES 38.
+        O::TicketForward => who.trusted,
+        // Beyond ESSO: a ticket tells of the one it was issued to.
+        O::TicketInspect(whose) => whose == Whose::Own || aa,
         O::Explain => pa,
         // Row 35, and the configuration reader of 14.3 row 32.
         O::ConfigurationRead => pa || who.reader,

@@ -19,14 +19,16 @@ fn name_of(kind: Kind) -> String {
 /// One row: path, request, what it asks.
 type Row = (&'static str, Vec<u8>, O);
 
-/// The requests about an application of this type, as the caller of this account sends them.
+/// The requests about an application of this type, as the caller of this account sends them. The ticket
+/// is one of `DEV\user`.
 #[rustfmt::skip]
-fn rows(kind: Kind, caller: &str) -> Vec<Row> {
+fn rows(kind: Kind, caller: &str, ticket: &str) -> Vec<Row> {
     let name = || name_of(kind);
     let mask = |path: &str| Some(prost_types::FieldMask { paths: vec![path.into()] });
     let update = |path: &str| {
         let application = v1::Application {
-            name: name(), description: "described".into(), allow_tickets: Some(true),
+            name: name(), description: "described".into(), allow_tickets: Some(true), host_initiated: Some(true),
+            windows_account: if kind == Kind::HostGroup { "DEV\\user".into() } else { String::new() },
             administrator_accounts: vec!["DEV\\Application Administrators".into()],
             user_accounts: if kind == Kind::HostGroup { vec![] } else { vec!["DEV\\Application Users".into(), "DEV\\other".into()] },
             ..Default::default()
@@ -61,6 +63,7 @@ fn rows(kind: Kind, caller: &str) -> Vec<Row> {
     let credentials = || Some(v1::CredentialValues { values: vec!["secret".into()] });
     let config_key = || v1::ConfigurationKey { application: name(), identifier: "One".into() };
     let value = [("Password".to_owned(), v1::NewValue { value: Some("x".into()) })].into();
+    let of_the_ticket = if caller == "DEV\\user" { Whose::Own } else { Whose::Other };
     let mut rows = vec![
         ("Applications/Create", v1::CreateApplicationRequest { application: Some(new) }.encode_to_vec(), O::ApplicationCreate),
         ("Applications/Get", v1::GetApplicationRequest { name: name() }.encode_to_vec(), O::ApplicationRead),
@@ -84,7 +87,7 @@ fn rows(kind: Kind, caller: &str) -> Vec<Row> {
         ("Tickets/Issue", v1::IssueTicketRequest::default().encode_to_vec(), O::TicketIssue),
         ("Tickets/Issue", v1::IssueTicketRequest { user_token: Some(v1::UserToken { text: "x.y.z".into() }), ..Default::default() }.encode_to_vec(), O::TicketForward),
         ("Tickets/Redeem", v1::RedeemTicketRequest { application: name(), ticket: Some(v1::Ticket { text: "sso1.x".into() }), ..Default::default() }.encode_to_vec(), O::TicketRedeem),
-        ("Tickets/Inspect", v1::InspectTicketRequest { ticket: Some(v1::Ticket { text: "sso1.x".into() }) }.encode_to_vec(), O::TicketIssue),
+        ("Tickets/Inspect", v1::InspectTicketRequest { ticket: Some(v1::Ticket { text: ticket.into() }) }.encode_to_vec(), O::TicketInspect(of_the_ticket)),
         ("Access/Explain", v1::ExplainRequest { account: OTHER.into(), application: name(), ..Default::default() }.encode_to_vec(), O::Explain),
         ("ConfigStore/Set", v1::SetConfigurationRequest { application: name(), identifier: "One".into(), values: value, ..Default::default() }.encode_to_vec(), O::ConfigurationWrite),
         ("ConfigStore/Get", v1::GetConfigurationRequest { application: name(), identifier: "One".into(), ..Default::default() }.encode_to_vec(), O::ConfigurationRead),
@@ -100,6 +103,10 @@ fn rows(kind: Kind, caller: &str) -> Vec<Row> {
     ];
     if matches!(kind, Kind::Individual | Kind::Group) {
         rows.push(("Applications/Update", update("allow_tickets"), O::ApplicationTickets));
+    }
+    if matches!(kind, Kind::Individual | Kind::HostGroup) {
+        let path = if kind == Kind::Individual { "host_initiated" } else { "windows_account" };
+        rows.push(("Applications/Update", update(path), O::ApplicationHosts));
     }
     for whose in [Whose::Own, Whose::Other] {
         // There is no other: all mappings of a host group are of its one account.
@@ -189,9 +196,17 @@ async fn prepare(system: &System) {
         auditors: vec!["DEV\\auditor".into()],
         tickets_allowed: true,
         host_initiated_allowed: true,
+        // The ticket that is inspected lasts as long as the matrix takes.
+        ticket_timeout: 60,
         ..Default::default()
     };
-    let paths = ["configuration_readers", "auditors", "tickets_allowed", "host_initiated_allowed"];
+    let paths = [
+        "configuration_readers",
+        "auditors",
+        "tickets_allowed",
+        "host_initiated_allowed",
+        "ticket_timeout",
+    ];
     client.system().update(readers, &paths).await.expect("the system is set up");
     for kind in KINDS {
         let field =
@@ -214,20 +229,30 @@ async fn prepare(system: &System) {
     }
 }
 
+/// A ticket that `DEV\user` was issued.
+async fn ticket_of_user(system: &System) -> String {
+    let channel = raw::channel(system, 1, "user");
+    let request = v1::IssueTicketRequest::default().encode_to_vec();
+    let issued = raw::call(&channel, "/sso.v1.Tickets/Issue", request).await.expect("a ticket");
+    let issued = v1::IssueTicketResponse::decode(&issued[..]).expect("an answer");
+    issued.ticket.as_ref().expect("a ticket").text.clone()
+}
+
 #[test]
 fn every_cell_of_role_method_and_type_is_as_the_evaluator_says() {
     on_each_database(|system, runtime| {
         runtime.block_on(async {
             prepare(system).await;
+            let ticket = ticket_of_user(system).await;
             let admin = raw::channel(system, 1, "admin");
             let mut seen = Vec::new();
             let mut cells = 0;
             for who in EVERYBODY {
                 let channel = raw::channel(system, 1, who.name);
                 let account = format!("DEV\\{}", who.name);
-                let of_kinds = KINDS
-                    .iter()
-                    .flat_map(|&kind| rows(kind, &account).into_iter().map(move |row| (kind, row)));
+                let of_kinds = KINDS.iter().flat_map(|&kind| {
+                    rows(kind, &account, &ticket).into_iter().map(move |row| (kind, row))
+                });
                 let of_system = system_rows().into_iter().map(|row| (Kind::Unspecified, row));
                 for (kind, (path, request, operation)) in of_kinds.chain(of_system) {
                     let full = format!("/sso.v1.{path}");

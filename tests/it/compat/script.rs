@@ -17,7 +17,7 @@ fn an_administrator_sets_up_and_a_user_signs_on() {
     let apps = desk.file("apps.xml", APPLICATIONS);
     let created = desk.ok("admin", &["ssomanage", "-createapps", &apps]);
     assert!(created.contains("Application 'Batch' created.\n"), "{created}");
-    assert!(created.contains("4 applications created."), "{created}");
+    assert!(created.contains("4 applications created, 0 failed."), "{created}");
     let listed = desk.ok("app-admin", &["ssomanage", "/LISTAPPS"]);
     assert!(listed.contains("(E) Payroll : Payroll on the mainframe : payroll-ops"), "{listed}");
     assert!(!listed.contains("Routing.Settings"), "{listed}");
@@ -96,7 +96,15 @@ fn a_user_has_only_the_own_identity() {
     assert_eq!(looked_up(&desk, "user", "Payroll"), ("USR77".into(), vec!["second".into()]));
     let short = desk.run("user", &line, "");
     assert_eq!(short.code, 2, "{short}");
-    assert!(short.stderr.contains("no line for 'RACF password'"), "{short}");
+    assert!(short.stderr.contains("0 lines were given; the mapping exists, so 1 is"), "{short}");
+    assert!(short.stderr.contains("RACF password"), "{short}");
+    // A script that runs twice: the external user must not become the password.
+    let long = desk.run("user", &line, "another\nthird\n");
+    assert_eq!(long.code, 2, "{long}");
+    assert!(long.stderr.contains("2 lines were given; the mapping exists, so 1 is"), "{long}");
+    assert_eq!(looked_up(&desk, "user", "Payroll"), ("USR77".into(), vec!["second".into()]));
+    let _ = desk.ok_with("user", &line, "USR77\nthird\n");
+    assert_eq!(looked_up(&desk, "user", "Payroll"), ("USR77".into(), vec!["third".into()]));
 
     let text = desk.ok("user", &["ssoclient", "-listmappings"]);
     assert!(text.starts_with(r"(E) DEV\user : Payroll : USR77"), "{text}");
@@ -195,6 +203,7 @@ fn documents_load_as_they_are() {
         ("manual/create-older", 1),
         ("manual/host-group-by-user-account", 1),
         ("manual/individual-host-only", 1),
+        ("manual/name-with-a-space", 1),
         ("manual/older-spellings", 1),
     ] {
         let text = desk.ok("admin", &["ssomanage", "-createapps", &path(name)]);
@@ -204,16 +213,15 @@ fn documents_load_as_they_are() {
         let _ = desk.ok("admin", &["ssomanage", "-updateapps", &path(name)]);
     }
     let text = desk.ok("admin", &["ssomanage", "-displayapp", "TideTables"]);
-    assert!(text.contains(r"NORTHWIND\svc-tides") && text.contains("host_group"), "{text}");
+    assert!(text.contains(r"NORTHWIND\svc-tides") && text.contains("host-group"), "{text}");
     let _ = desk.ok("admin", &["ssomanage", "-updatedb", &path("6-global-info")]);
-    // These would move the master or change who administers, which a file cannot do here.
+    // It changes who administers, which is for a system that is disabled.
     let misspelt = path("manual/global-info-misspelt");
     let ran = desk.refused("admin", &["ssomanage", "-updatedb", &misspelt], 1);
-    assert!(ran.stderr.contains("master secret server"), "{ran}");
-    for name in ["extra/password-sync-adapter", "manual/name-with-a-space"] {
-        let ran = desk.refused("admin", &["ssomanage", "-createapps", &path(name)], 1);
-        assert!(ran.stderr.contains("password synchronisation"), "{ran}");
-    }
+    assert!(ran.stderr.contains("SYSTEM_NOT_DISABLED"), "{ran}");
+    let adapter = path("extra/password-sync-adapter");
+    let ran = desk.refused("admin", &["ssomanage", "-createapps", &adapter], 1);
+    assert!(ran.stderr.contains("password synchronisation"), "{ran}");
     // Mappings of a group are accepted as they are; what becomes of users is up to who knows them.
     let ran = desk.run("admin", &["ssomanage", "-createmappings", &path("5-mappings")], "");
     assert!(ran.stdout.contains("mappings created"), "{ran}");
@@ -221,6 +229,49 @@ fn documents_load_as_they_are() {
     assert!(listed.contains(r"CONTOSO\WarehouseLeads : WarehouseErp : WHLEAD"), "{listed}");
     let listed = desk.ok("admin", &["ssomanage", "-listmappings", "BatchJobsToFileShare"]);
     assert!(listed.contains("JOBA001") && listed.contains("JOBA002"), "{listed}");
+}
+
+/// Elements that are there are applied; the master secret server is not among what a file moves.
+#[test]
+fn a_file_that_names_the_master_secret_server_is_applied_without_it() {
+    let desk = Desk::open();
+    let file = |name: &str, elements: &str| {
+        desk.file(name, &format!("<sso><globalInfo>{elements}</globalInfo></sso>"))
+    };
+    let timeouts = "<secretServer>keyhost</secretServer><auditDeletedApps>500</auditDeletedApps>\
+        <ticketTimeout>7</ticketTimeout><credCacheTimeout>20</credCacheTimeout>";
+    let timeouts = file("timeouts.xml", timeouts);
+    let before = desk.system.sso_json("admin", &["system", "info"]);
+    let ran = desk.run("admin", &["ssomanage", "-updatedb", &timeouts], "");
+    assert_eq!(ran.code, 0, "{ran}");
+    assert!(ran.body().contains("ticketTimeout") && !ran.body().contains("secret"), "{ran}");
+    assert!(ran.stderr.starts_with("WARNING: <secretServer> is left out"), "{ran}");
+    assert!(ran.stderr.contains("[master] url") && ran.stderr.contains("'keyhost'"), "{ran}");
+    let after = desk.system.sso_json("admin", &["system", "info"]);
+    assert_eq!(
+        (&after["ticket_timeout"], &after["credential_cache_timeout"]),
+        (&7.into(), &20.into())
+    );
+    assert_eq!(after["secret_server"], before["secret_server"]);
+
+    // Those who administer too, while the system is disabled.
+    let accounts = r"<ssoAdminAccount>DEV\SSO Administrators</ssoAdminAccount>
+        <secretServer>keyhost</secretServer>";
+    let accounts = file("accounts.xml", accounts);
+    let _ = desk.ok("admin", &["ssomanage", "-disablesso"]);
+    let output = desk.system.sso("admin", &["system", "update", "--file", &accounts]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("<secretServer> is left out"), "{said}");
+    let _ = desk.ok("admin", &["ssomanage", "-enablesso"]);
+
+    let alone = file("alone.xml", "<secretServer>keyhost</secretServer>");
+    let ran = desk.refused("admin", &["ssomanage", "-updatedb", &alone], 1);
+    assert!(
+        ran.stderr.contains("master secret server") && ran.stderr.contains("[master] url"),
+        "{ran}"
+    );
+    let output = desk.system.sso("admin", &["system", "update", "--file", &alone]);
+    assert_eq!(output.status.code(), Some(1));
 }
 
 /// The user's server goes before the machine's, a profile before both.
@@ -244,7 +295,7 @@ fn servers_are_remembered() {
     let ran = plain("ssomanage", &["-serverall", "https://all.example:7400"]);
     assert_eq!(ran.code, 0, "{ran}");
     let ran = plain("ssomanage", &["-server", "elsewhere"]);
-    assert!(ran.stdout.contains("The SSO server of you is https://elsewhere:7400"), "{ran}");
+    assert!(ran.stdout.contains("Your SSO server is https://elsewhere:7400"), "{ran}");
     let ran = plain("ssoclient", &["-showserver"]);
     assert!(ran.stdout.starts_with("Using SSO server: https://elsewhere:7400\n"), "{ran}");
     assert!(ran.stdout.contains("SSO server of all users : https://all.example:7400"), "{ran}");

@@ -146,6 +146,68 @@ fn in_a_batch_users_get_no_further_than_alone_and_denials_are_recorded() {
     });
 }
 
+#[test]
+fn a_batch_is_of_no_more_than_a_hundred_applications() {
+    on_each_database(|system, runtime| {
+        runtime.block_on(async {
+            let of = |count: usize| {
+                let each = |n| new_mapping(&format!("A{n}"), "DEV\\user", "U", None);
+                request((0..count).map(each).collect(), true)
+            };
+            let answer: Result<v1::BatchCreateMappingsResponse, _> =
+                ask(system, "admin", "Mappings/BatchCreate", &of(101)).await;
+            assert_eq!(answer.unwrap_err(), R::InvalidRequest);
+            let answer: v1::BatchCreateMappingsResponse =
+                ask(system, "admin", "Mappings/BatchCreate", &of(100)).await.expect("a batch");
+            assert_eq!(answer.refused.len(), 100);
+        });
+    });
+}
+
+/// Whoever has no role takes neither the writer nor a connection that waits for another one.
+#[test]
+fn strangers_who_rehearse_batches_keep_nobody_waiting() {
+    let Some(database) = sso_tests::postgres::database() else { return };
+    let database = sso_tests::system::Database::Postgres(database);
+    let mut system = System::prepare(database, 1, sso_tests::system::Timing::default());
+    let path = system.installation().server_settings(1);
+    let text = std::fs::read_to_string(&path).expect("settings");
+    let few = text.replacen("[database]\n", "[database]\nmax_connections = 2\n", 1);
+    assert_ne!(few, text);
+    std::fs::write(&path, few).expect("settings");
+    system.start_master();
+    system.start_server(1);
+    let system = std::sync::Arc::new(system);
+    tokio::runtime::Runtime::new().expect("a runtime").block_on(async {
+        prepare(&system).await;
+        let mut new = new_mapping("Ind", "DEV\\user", "U", Some("pw"));
+        new.enable = true;
+        map(&system, "app-admin", new).await.expect("a mapping");
+        issue_certificate(&system, "stranger", "sso://DEV/stranger");
+        let mut rehearsals = tokio::task::JoinSet::new();
+        for _ in 0..24 {
+            let system = std::sync::Arc::clone(&system);
+            rehearsals.spawn(async move {
+                let wanted = (0..90).map(|n| new_mapping(&format!("A{n}"), "DEV\\user", "U", None));
+                let request = request(wanted.collect(), true);
+                let answer: v1::BatchCreateMappingsResponse =
+                    ask(&system, "stranger", "Mappings/BatchCreate", &request)
+                        .await
+                        .expect("a batch");
+                assert_eq!(answer.refused.len(), 90);
+                assert!(answer.refused.iter().all(|it| it.reason == "NOT_APPLICATION_USER"));
+            });
+        }
+        for _ in 0..20 {
+            let start = std::time::Instant::now();
+            assert_eq!(look_up(&system, "user", "Ind", true).await, pair("U", "pw"));
+            let took = start.elapsed();
+            assert!(took.as_secs() < 5, "{took:?}");
+        }
+        let _ = rehearsals.join_all().await;
+    });
+}
+
 /// 100 000 take well under two minutes; this many show it without taking long.
 const MANY: usize = 10_000;
 

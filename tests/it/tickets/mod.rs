@@ -148,7 +148,7 @@ fn only_a_trusted_host_names_a_sender() {
             // Administers the application like the host, and is not trusted.
             let refused = redeem(&desk.app_admin, &ticket, USER).await.expect_err("a refusal");
             assert_eq!(refused.reason, Reason::TicketSenderMismatch);
-            for part in ["DEV\\user", "DEV\\app-admin", "no trusted host", "trusted_hosts"] {
+            for part in ["DEV\\user", "DEV\\app-admin", "no trusted host", "--trusted-hosts"] {
                 assert!(refused.message.contains(part), "{part}: {}", refused.message);
             }
             // Its own ticket is from itself, whomever it names.

@@ -24,6 +24,7 @@ fn issued(before: Duration, lasting: Duration) -> Ticket {
         id: Uuid::now_v7(),
         account: Account::parse("DEV\\user").expect("an account"),
         subject: None,
+        by_logon: None,
         token_groups: None,
         server: "sso-server-9".into(),
         issued_at,

@@ -4,7 +4,8 @@ use sso_proto::{Reason, v1};
 use sso_tests::{everywhere::on_each_database_with, raw};
 
 use crate::sign_on::{
-    APPLICATION, Desk, PASSWORD, REDEEMED, application, reason, redeem, redeem_at, revealed,
+    APPLICATION, Desk, PASSWORD, REDEEMED, application, ask, issue, reason, redeem, redeem_at,
+    revealed, text,
 };
 
 const USER: Option<&str> = Some("DEV\\user");
@@ -87,6 +88,69 @@ fn a_refused_redeem_uses_nothing_up_and_records_no_reveal() {
             assert!(redeem(&desk.host, &ticket, USER).await.is_ok(), "it is still good");
             assert_eq!(reason(redeem(&desk.host, &ticket, USER).await), Reason::TicketRedeemed);
             assert_eq!((desk.count("redeemed_tickets").await, desk.count(REDEEMED).await), (1, 1));
+        });
+    });
+}
+
+/// A ticket in the wrong hands, used again, forged or for something else is a sign of an attack.
+#[test]
+fn refusals_that_look_like_an_attack_are_recorded_with_the_ticket() {
+    on_each_database_with(1, |system, runtime| {
+        runtime.block_on(async {
+            let desk = Desk::open(system).await;
+            desk.update(once(APPLICATION), &["one_time_tickets"]).await;
+            let issued = issue(&desk.user, "").await.expect("a ticket");
+            let (id, ticket) = (issued.id.clone(), text(issued));
+            let spoofed = redeem(&desk.app_admin, &ticket, USER).await;
+            assert_eq!(reason(spoofed), Reason::TicketSenderMismatch);
+            assert!(redeem(&desk.host, &ticket, USER).await.is_ok());
+            let again = redeem(&desk.host, &ticket, USER).await;
+            assert_eq!(reason(again), Reason::TicketRedeemed);
+            let (wanted, last) = ticket.split_at(ticket.len() - 40);
+            let forged = format!("{wanted}{}", "A".repeat(last.len()));
+            assert_eq!(reason(redeem(&desk.host, &forged, USER).await), Reason::TicketNotAuthentic);
+            let message =
+                v1::ListAuditRequest { action: "ticket.redeem".into(), ..Default::default() };
+            let list: v1::ListAuditResponse =
+                ask(&desk.admin, "Audit/List", message).await.expect("records");
+            let mut denied: Vec<_> = list
+                .records
+                .iter()
+                .filter(|it| !it.reason.is_empty())
+                .map(|it| (&*it.caller, &*it.reason, &*it.detail))
+                .collect();
+            denied.sort_unstable();
+            let detail = format!("ticket {id} issued to DEV\\user");
+            assert_eq!(
+                denied,
+                [
+                    ("DEV\\app-admin", "TICKET_SENDER_MISMATCH", &*detail),
+                    ("DEV\\host", "TICKET_NOT_AUTHENTIC", ""),
+                    ("DEV\\host", "TICKET_REDEEMED", &*detail),
+                ]
+            );
+        });
+    });
+}
+
+/// Whoever asks for the ticket of somebody else is recorded as having asked for that.
+#[test]
+fn a_refused_forward_is_recorded_as_one() {
+    on_each_database_with(1, |system, runtime| {
+        runtime.block_on(async {
+            let desk = Desk::open(system).await;
+            let user_token = Some(v1::UserToken { text: "not.a.token".into() });
+            let message = v1::IssueTicketRequest { user_token, ..Default::default() };
+            let answer: Result<v1::IssueTicketResponse, _> =
+                ask(&desk.user, "Tickets/Issue", message).await;
+            assert_eq!(reason(answer), Reason::NotTrustedHost);
+            let message =
+                v1::ListAuditRequest { action: "ticket.forward".into(), ..Default::default() };
+            let list: v1::ListAuditResponse =
+                ask(&desk.admin, "Audit/List", message).await.expect("records");
+            let records: Vec<_> =
+                list.records.iter().map(|it| (&*it.caller, &*it.reason)).collect();
+            assert_eq!(records, [("DEV\\user", "NOT_TRUSTED_HOST")]);
         });
     });
 }

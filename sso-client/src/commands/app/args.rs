@@ -205,7 +205,7 @@ Examples:
   sso app export > applications.xml
   sso app export OrderRouting.Settings --file order-routing.xml")]
 pub(crate) struct ExportArgs {
-    /// Names of applications; none = all you have a role in
+    /// Names of applications; none = all you administer
     #[arg(value_name = "NAME")]
     pub(in crate::commands) names: Vec<String>,
     /// File to write instead of standard output; an existing one is replaced

@@ -135,7 +135,7 @@ fn json_of_an_application() {
         ..Application::default()
     };
     let json = serde_json::to_value(ApplicationDocument::from(application)).unwrap();
-    assert_eq!(json["type"], "config_store");
+    assert_eq!(json["type"], "config-store");
     assert_eq!(json["fields"][0]["label"], "reserved");
     assert_eq!(json["flags"]["allow_tickets"], false);
     assert_eq!(json["created_at"], serde_json::Value::Null);

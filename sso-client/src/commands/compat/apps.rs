@@ -36,7 +36,8 @@ pub(super) async fn show(call: &Call<'_>) -> Result<(), Failure> {
 pub(super) async fn apply(verb: Verb, call: &Call<'_>) -> Result<(), Failure> {
     let definitions = app_file::read(Path::new(call.argument(0)))?;
     let applications = call.connect()?.applications();
-    let (mut done, mut failed, mut printed) = (0_usize, None, Ok(()));
+    let (mut done, mut failed, mut printed) = (0_usize, 0_usize, Ok(()));
+    let mut code = None;
     app_file::apply_each(verb, definitions, &applications, &mut |applied| {
         let Applied { name, notes, outcome } = applied;
         for note in notes {
@@ -51,15 +52,19 @@ pub(super) async fn apply(verb: Verb, call: &Call<'_>) -> Result<(), Failure> {
             }
             Outcome::Failed(failure) => {
                 call.report(&failure);
-                failed = Some(app_file::code_of_many(&failure));
+                code = Some(app_file::code_of_many(&failure));
+                failed += 1;
             }
-            Outcome::NotTried => call.warn(&format!("application '{name}' was not tried")),
+            Outcome::NotTried => {
+                call.warn(&format!("application '{name}' was not tried"));
+                failed += 1;
+            }
         }
     })
     .await;
     printed?;
-    call.line(&format!("{done} {}.", count_of(done, verb.done())))?;
-    failed.map_or(Ok(()), |code| Err(Failure::Reported(code)))
+    call.line(&format!("{done} {}, {failed} failed.", count_of(done, verb.done())))?;
+    code.map_or(Ok(()), |code| Err(Failure::Reported(code)))
 }
 
 fn count_of(count: usize, what: &str) -> String {

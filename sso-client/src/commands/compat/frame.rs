@@ -76,6 +76,11 @@ impl<'g> Call<'g> {
         say(&format!("WARNING: {}", escape(text)));
     }
 
+    /// A bar on a terminal; nothing elsewhere.
+    pub(super) fn progress(&self, length: usize, what: &'static str) -> indicatif::ProgressBar {
+        self.output.progress(length, what)
+    }
+
     pub(super) fn warn_all(&self, warnings: &[Warning]) {
         for warning in warnings {
             self.warn(&format!("{} ({})", warning.message, code(&warning.reason, warning.event)));
@@ -123,7 +128,8 @@ pub(super) fn help(text: &str) -> u8 {
 }
 
 pub(super) fn usage(message: &str, usage: &str) -> u8 {
-    say(&format!("ERROR: {}\n{}", escape(message), usage));
+    let text = format!("ERROR: {}\n{usage}", escape(message));
+    say(text.trim_end());
     Exit::Usage.code()
 }
 
@@ -150,7 +156,8 @@ fn text_of(failure: &Failure) -> String {
     {
         text.push_str(&format!("\nError code: {}", escape(&refusal_text(refusal))));
     }
-    if let Some(hint) = failure.hint() {
+    // Hints at commands of `sso` say nothing to whoever knows these tools.
+    if let Some(hint) = failure.hint().filter(|hint| !hint.contains("'sso ")) {
         hint.lines().for_each(|line| text.push_str(&format!("\n{}", escape(line))));
     }
     text
@@ -188,6 +195,7 @@ mod tests {
         let text = text_of(&Failure::Client(ClientError::NotFound(refusal)));
         assert!(text.starts_with("ERROR: there is no such mapping\n"), "{text}");
         assert!(text.contains("Error code: 0xC0002A05, MAPPING_NOT_FOUND, request r-1"), "{text}");
+        assert!(!text.contains("sso mapping"), "{text}");
         assert_eq!(code("SERVER_NOT_FOUND", 0), "SERVER_NOT_FOUND");
     }
 }

@@ -1,6 +1,6 @@
 //! The links that make the tools start by their own names, and the list of their switches.
 
-use std::{fs, io, os::unix::fs::symlink, path::Path};
+use std::{ffi::OsStr, fs, io, os::unix::fs::symlink, path::Path};
 
 use serde::Serialize;
 
@@ -28,6 +28,7 @@ struct SwitchDocument {
 
 pub(super) fn run(folder: &Path, output: &Output) -> Result<(), Failure> {
     let program = std::env::current_exe().map_err(|error| Failure::io("the own path", error))?;
+    fs::create_dir_all(folder).map_err(|error| Failure::io(folder.display().to_string(), error))?;
     let mut links = Vec::new();
     for tool in Tool::ALL {
         let link = folder.join(tool.as_str());
@@ -42,21 +43,30 @@ pub(super) fn run(folder: &Path, output: &Output) -> Result<(), Failure> {
     })
 }
 
-/// Makes one link. A link that is there is replaced; nothing else is.
+/// Makes one link. A link to a program `sso` that is there is replaced; nothing else is.
 fn make(program: &Path, link: &Path) -> Result<(), Failure> {
     let failed = |error| Failure::io(link.display().to_string(), error);
     match fs::symlink_metadata(link) {
-        Ok(found) if found.is_symlink() => fs::remove_file(link).map_err(failed)?,
+        Ok(found) if found.is_symlink() && is_ours(program, link) => {
+            fs::remove_file(link).map_err(failed)?;
+        }
         Ok(_) => {
             return Err(Failure::refused(
-                format!("{}: a file of this name exists", link.display()),
-                "choose another folder, or move the file away",
+                format!("{}: something else has this name", link.display()),
+                "choose another folder, or move it away",
             ));
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed(error)),
     }
     symlink(program, link).map_err(failed)
+}
+
+fn is_ours(program: &Path, link: &Path) -> bool {
+    fs::read_link(link).is_ok_and(|target| {
+        let name = target.file_name();
+        name == Some(OsStr::new("sso")) || name == program.file_name()
+    })
 }
 
 pub(super) fn list(output: &Output) -> Result<(), Failure> {
@@ -94,5 +104,9 @@ mod tests {
         fs::write(&file, "mine").unwrap();
         assert_eq!(make(Path::new("/opt/sso"), &file).unwrap_err().exit_code(), 1);
         assert_eq!(fs::read_to_string(&file).unwrap(), "mine");
+        let foreign = folder.path().join("ssoclient");
+        symlink("/opt/vendor/ssoclient", &foreign).unwrap();
+        assert_eq!(make(Path::new("/opt/sso"), &foreign).unwrap_err().exit_code(), 1);
+        assert_eq!(fs::read_link(&foreign).unwrap(), Path::new("/opt/vendor/ssoclient"));
     }
 }

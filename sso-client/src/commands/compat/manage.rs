@@ -4,7 +4,7 @@ use std::path::Path;
 
 use sso_client::{RememberedFor, v1::GlobalInfo, xml::parse_global_info};
 
-use super::super::{app_file::Verb, read_file, system};
+use super::super::{app_file::Verb, mapping::batch, read_file, system};
 use super::{
     apps,
     frame::Call,
@@ -75,8 +75,8 @@ async fn run(verb: Manage, call: &Call<'_>) -> Result<(), Failure> {
         Manage::DisplayApp => apps::show(call).await,
         Manage::PurgeCache => apps::purge_cache(call).await,
         Manage::ListMappings => mappings::list_of_arguments(call).await,
-        Manage::CreateMappings => mappings::change_all(Change::Create, call).await,
-        Manage::DeleteMappings => mappings::change_all(Change::Delete, call).await,
+        Manage::CreateMappings => mappings::change_all(batch::Verb::Create, call).await,
+        Manage::DeleteMappings => mappings::change_all(batch::Verb::Delete, call).await,
         Manage::DeleteMapping => change(Change::Delete, call).await,
         Manage::EnableMapping => change(Change::Enable, call).await,
         Manage::DisableMapping => change(Change::Disable, call).await,
@@ -120,9 +120,28 @@ async fn update_db(call: &Call<'_>) -> Result<(), Failure> {
     let file = Path::new(call.argument(0));
     let bytes = read_file(file)?;
     let update = parse_global_info(&bytes).map_err(|error| Failure::xml(file, &error))?;
+    let left_out = system::left_out(&update);
     let (info, paths) = system::masked(update)?;
     call.connect()?.system().update(info, &paths).await?;
-    call.line(&format!("Updated: {}.", paths.join(", ")))
+    if let Some(left_out) = left_out {
+        call.warn(&left_out);
+    }
+    let names: Vec<_> = paths.into_iter().map(element).collect();
+    call.line(&format!("Updated: {}.", names.join(", ")))
+}
+
+/// The element of the file that a path stands for.
+fn element(path: &'static str) -> &'static str {
+    match path {
+        "sso_administrators" => "ssoAdminAccount",
+        "affiliate_administrators" => "ssoAffiliateAdminAccount",
+        "audit_deleted_applications" => "auditDeletedApps",
+        "audit_deleted_mappings" => "auditDeletedMappings",
+        "audit_credential_lookups" => "auditCredentialLookups",
+        "ticket_timeout" => "ticketTimeout",
+        "credential_cache_timeout" => "credCacheTimeout",
+        other => other,
+    }
 }
 
 /// `hisso` only: the others belong to password synchronisation.

@@ -5,11 +5,12 @@ use std::path::Path;
 use sso_client::{
     ClientError, MappingFilter, MappingKey, Mappings, NewMapping,
     v1::{Application, Mapping},
-    xml::{MAX_MAPPINGS_BYTES, MappingDefinition, parse_mappings},
 };
-use sso_core::exit::Exit;
 
-use super::super::read_file_of;
+use super::super::mapping::{
+    batch::{Batch, Outcome, Verb},
+    file,
+};
 use super::{
     application::{is_host_group, marker},
     frame::{Call, refusal_text},
@@ -86,24 +87,12 @@ pub(super) async fn named(
     Ok((client, application, key))
 }
 
-/// What is done with one mapping, or with each of a file.
+/// What is done with one mapping that is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
-    Create,
     Delete,
     Enable,
     Disable,
-}
-
-impl Change {
-    fn done(self) -> &'static str {
-        match self {
-            Self::Create => "created",
-            Self::Delete => "deleted",
-            Self::Enable => "enabled",
-            Self::Disable => "disabled",
-        }
-    }
 }
 
 pub(super) async fn change(
@@ -112,70 +101,54 @@ pub(super) async fn change(
     key: &MappingKey,
     call: &Call<'_>,
 ) -> Result<(), Failure> {
-    match change {
-        Change::Enable => drop(mappings.enable(key).await?),
-        Change::Disable => drop(mappings.disable(key).await?),
-        Change::Create | Change::Delete => {
-            if !mappings.delete(key).await? {
-                return call.line("There is no such mapping.");
-            }
-        }
-    }
-    call.line(&format!("Mapping {}.", change.done()))
+    let done = match change {
+        Change::Enable => mappings.enable(key).await.map(|_| "enabled"),
+        Change::Disable => mappings.disable(key).await.map(|_| "disabled"),
+        Change::Delete => match mappings.delete(key).await? {
+            true => Ok("deleted"),
+            false => return call.line("There is no such mapping."),
+        },
+    }?;
+    call.line(&format!("Mapping {done}."))
 }
 
 /// Creates or deletes every mapping of a file. One that is refused is reported with its line; the rest
 /// goes on.
-pub(super) async fn change_all(change: Change, call: &Call<'_>) -> Result<(), Failure> {
-    let file = Path::new(call.argument(0));
-    let bytes = read_file_of(file, MAX_MAPPINGS_BYTES)?;
-    let definitions = parse_mappings(&bytes).map_err(|error| Failure::xml(file, &error))?;
-    drop(bytes);
-    let mappings = call.connect()?.mappings();
-    let (mut done, mut failed) = (0_u64, 0_u64);
-    for batch in definitions.chunks(Mappings::MAX_BATCH) {
-        let new: Vec<_> = batch.iter().map(new_mapping).collect();
-        let outcome = match change {
-            Change::Create => mappings.create_batch(&new, false).await,
-            Change::Delete | Change::Enable | Change::Disable => {
-                mappings.delete_batch(&new, false).await
-            }
+pub(super) async fn change_all(verb: Verb, call: &Call<'_>) -> Result<(), Failure> {
+    let (positions, mappings) = file::read(Path::new(call.argument(0)), false)?;
+    let batch = Batch { verb, dry_run: false, mappings: &mappings, positions: &positions };
+    let service = call.connect()?.mappings();
+    let outcome = batch.send(&service, &call.progress(mappings.len(), "mappings")).await;
+    for (index, refusal) in &outcome.refused {
+        let (Some(position), Some(mapping)) = (positions.get(*index), mappings.get(*index)) else {
+            continue;
         };
-        let outcome = outcome.inspect_err(|_| {
-            call.warn(&format!("{done} mappings were {} before that", change.done()));
-        })?;
-        done += u64::from(outcome.done);
-        for (index, refusal) in &outcome.refused {
-            failed += 1;
-            let Some(definition) = batch.get(*index) else { continue };
-            call.warn(&format!(
-                "line {}: {}: {} ({})",
-                definition.position.line,
-                name_of(definition),
-                refusal.message,
-                refusal_text(refusal)
-            ));
-        }
+        call.warn(&format!(
+            "line {}: {}: {} ({})",
+            position.line,
+            name_of(mapping),
+            refusal.message,
+            refusal_text(refusal)
+        ));
     }
-    call.line(&format!("{done} mappings {}, {failed} failed.", change.done()))?;
-    match failed {
-        0 => Ok(()),
-        _ => Err(Failure::Reported(Exit::Refused.code())),
-    }
+    call.line(&counts(verb, &outcome))?;
+    outcome.end()
 }
 
-fn new_mapping(definition: &MappingDefinition) -> NewMapping {
-    NewMapping {
-        application: definition.application.clone(),
-        account: definition.account.clone(),
-        external_user: definition.external_user.clone(),
-        credentials: None,
-        enable: false,
+fn counts(verb: Verb, outcome: &Outcome) -> String {
+    let done = match verb {
+        Verb::Create => "created",
+        Verb::Delete => "deleted",
+    };
+    let mut text = format!("{} mappings {done}, {} failed", outcome.done, outcome.refused.len());
+    if outcome.left > 0 {
+        text.push_str(&format!(", {} not done", outcome.left));
     }
+    text + "."
 }
 
-fn name_of(definition: &MappingDefinition) -> String {
-    let MappingDefinition { account, application, external_user, .. } = definition;
+fn name_of(mapping: &NewMapping) -> String {
+    let NewMapping { account, application, external_user, .. } = mapping;
     format!("{account} : {application} : {external_user}")
 }
 
@@ -187,18 +160,18 @@ pub(super) async fn set_credentials(
     key: &MappingKey,
     call: &Call<'_>,
 ) -> Result<(), Failure> {
-    let mut prompt = Prompt::open()?;
-    let missing = match mappings.show(key).await {
-        Ok(_) => false,
-        Err(ClientError::NotFound(refusal)) if refusal.reason == "MAPPING_NOT_FOUND" => true,
+    let known = match mappings.show(key).await {
+        Ok(mapping) => Some(mapping.external_user),
+        Err(ClientError::NotFound(refusal)) if refusal.reason == "MAPPING_NOT_FOUND" => None,
         Err(error) => return Err(error.into()),
     };
-    let external_user = match missing {
-        false => None,
-        true if is_host_group(application) => Some(call.argument(0).to_owned()),
-        true => Some(prompt.external_user(application)?),
-    };
-    let credentials = prompt.credentials(application)?;
+    // In a host group application the mapping is named by its external user.
+    let named = is_host_group(application).then(|| call.argument(0).to_owned());
+    let missing = known.is_none();
+    let known = known.or_else(|| named.clone());
+    let answers = Prompt::open()?.answers(application, known.as_deref())?;
+    let external_user = if missing { answers.external_user.or(named) } else { None };
+    let credentials = answers.credentials;
     let set = mappings.set_credentials(key, &credentials, external_user.as_deref()).await?;
     call.warn_all(&set.warnings);
     if set.created {

@@ -24,10 +24,10 @@ pub(super) fn remember(whose: RememberedFor, call: &Call<'_>) -> Result<(), Fail
         Failure::refused(error.to_string(), hint)
     })?;
     let whom = match whose {
-        RememberedFor::User => "you",
-        RememberedFor::Machine => "all users of this computer",
+        RememberedFor::User => "Your SSO server",
+        RememberedFor::Machine => "The SSO server of all users of this computer",
     };
-    call.line(&format!("The SSO server of {whom} is {address} ({})", file.display()))?;
+    call.line(&format!("{whom} is {address} ({})", file.display()))?;
     if let Ok(profile) = call.service().profile()
         && profile.addr != address
     {

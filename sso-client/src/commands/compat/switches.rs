@@ -124,8 +124,8 @@ pub(super) fn parse<S: SwitchSet>(
     }
     let same = |switch: &Switch| switch.name.eq_ignore_ascii_case(name);
     let Some((verb, switch)) = S::ALL.iter().find(|(_, switch)| same(switch)) else {
-        let message = format!("there is no switch '{first}'");
-        return Err(problem(message, help::<S>(program)));
+        let message = format!("there is no switch '{first}'; -help lists them");
+        return Err(problem(message, String::new()));
     };
     let usage = || usage_of(program, switch);
     if let [only] = rest
@@ -208,9 +208,9 @@ mod tests {
     fn wrong_arguments_show_the_usage_of_their_switch() {
         for (line, message, usage) in [
             (&[][..], "no switch is given", "-SWITCH"),
-            (&["listapps"], "there is no switch 'listapps'", "-SWITCH"),
-            (&["-nonsense"], "there is no switch '-nonsense'", "-listapps"),
-            (&["-"], "there is no switch '-'", "-SWITCH"),
+            (&["listapps"], "there is no switch 'listapps'; -help lists them", ""),
+            (&["-nonsense"], "there is no switch '-nonsense'; -help lists them", ""),
+            (&["-"], "there is no switch '-'; -help lists them", ""),
             (&["-tickets"], "-tickets lacks an argument", "-tickets ALLOWED VALIDATE"),
             (&["-tickets", "yes"], "-tickets lacks an argument", "-tickets ALLOWED VALIDATE"),
             (

@@ -1,5 +1,7 @@
-//! Many mappings at once: sent in batches, refusals gathered, a summary at the end.
+//! Many mappings at once: sent in batches, refusals gathered, a summary at the end. `sso` and the tools
+//! of the reference product send them here alike; each tells in its own way what became of them.
 
+use indicatif::ProgressBar;
 use serde::Serialize;
 use sso_client::{ClientError, Mappings, NewMapping, Refusal, xml::Position};
 use sso_core::exit::Exit;
@@ -10,28 +12,41 @@ use crate::{failure::Failure, output::Output};
 /// Mappings in one request: few enough for an answer in time, and for a bar that moves.
 const BATCH: usize = 500;
 
+/// What is done with each mapping of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verb {
+pub(in crate::commands) enum Verb {
     Create,
     Delete,
 }
 
 /// What is to be done with which mappings.
-pub(super) struct Batch<'m> {
-    pub(super) verb: Verb,
-    pub(super) dry_run: bool,
-    pub(super) mappings: &'m [NewMapping],
+pub(in crate::commands) struct Batch<'m> {
+    pub(in crate::commands) verb: Verb,
+    pub(in crate::commands) dry_run: bool,
+    pub(in crate::commands) mappings: &'m [NewMapping],
     /// Where each stands in a file; empty where there is none.
-    pub(super) positions: &'m [Position],
+    pub(in crate::commands) positions: &'m [Position],
 }
 
 /// What became of them.
-pub(super) struct Outcome {
-    done: usize,
-    refused: Vec<(usize, Refusal)>,
+pub(in crate::commands) struct Outcome {
+    pub(in crate::commands) done: usize,
+    /// Each by its place among the mappings.
+    pub(in crate::commands) refused: Vec<(usize, Refusal)>,
     /// Not tried, or with an unknown end, because of the failure.
-    left: usize,
+    pub(in crate::commands) left: usize,
     failure: Option<Failure>,
+}
+
+impl Outcome {
+    /// The end of the command: what stopped it, or that some were refused, which has been reported.
+    pub(in crate::commands) fn end(self) -> Result<(), Failure> {
+        match self.failure {
+            Some(failure) => Err(failure),
+            None if self.refused.is_empty() => Ok(()),
+            None => Err(Failure::Reported(Exit::Refused.code())),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -60,18 +75,15 @@ struct RefusedDocument<'a> {
 impl Batch<'_> {
     /// Sends them all, and reports. The failure that is left is the exit code.
     pub(super) async fn run(&self, service: &Mappings, output: &Output) -> Result<(), Failure> {
-        let outcome = self.send(service, output).await;
+        let bar = output.progress(self.mappings.len(), "mappings");
+        let outcome = self.send(service, &bar).await;
         self.report(&outcome, output)?;
-        match outcome.failure {
-            Some(failure) => Err(failure),
-            None if outcome.refused.is_empty() => Ok(()),
-            None => Err(Failure::Reported(Exit::Refused.code())),
-        }
+        outcome.end()
     }
 
-    async fn send(&self, service: &Mappings, output: &Output) -> Outcome {
+    /// Sends them part by part. A refused one stops no other; an outage stops those behind it.
+    pub(in crate::commands) async fn send(&self, service: &Mappings, bar: &ProgressBar) -> Outcome {
         let count = self.mappings.len();
-        let bar = output.progress(count, "mappings");
         let mut outcome = Outcome { done: 0, refused: Vec::new(), left: 0, failure: None };
         for (number, part) in self.mappings.chunks(BATCH).enumerate() {
             let first = number * BATCH;

@@ -9,6 +9,7 @@ use sso_client::{
 use super::{
     super::{Service, app::report},
     args::SetCredentialsArgs,
+    or_hint,
 };
 use crate::{
     failure::Failure,
@@ -38,7 +39,8 @@ pub(super) async fn set(
         Some(values) => values,
         None => prompt_fields(&application.unwrap_or_default().fields)?,
     };
-    let set = client.mappings().set_credentials(&key, &values, external_user.as_deref()).await?;
+    let set = client.mappings().set_credentials(&key, &values, external_user.as_deref()).await;
+    let set = or_hint(set, &client, &key).await?;
     report(&set.warnings, output);
     let document = SetDocument {
         application: set.mapping.application,
@@ -73,6 +75,15 @@ async fn target(
         .is_some_and(|application| application.r#type == i32::from(ApplicationType::HostGroup));
     let name = args.application.as_str();
     let (key, create) = match (&args.account, &args.external_user) {
+        // Before anything is asked for.
+        (_, None) if host_group => {
+            return Err(Failure::refused(
+                format!(
+                    "'{name}' is a host group application: its mappings are named by the external user"
+                ),
+                "--external-user NAME",
+            ));
+        }
         (_, Some(user)) if host_group => (MappingKey::external_user(name, user), None),
         (Some(account), user) => (MappingKey::account(name, account), user.clone()),
         (None, user) => (MappingKey::own(name), user.clone()),

@@ -43,7 +43,7 @@ pub(super) async fn delete(
 ) -> Result<(), Failure> {
     let (positions, mappings) = read(file, false)?;
     let question = format!("Delete the {} mappings of the file?", mappings.len());
-    confirm(&question, args.yes || args.dry_run)?;
+    confirm(&question, args.yes || args.dry_run || mappings.is_empty())?;
     let batch = Batch {
         verb: Verb::Delete,
         dry_run: args.dry_run,
@@ -53,7 +53,11 @@ pub(super) async fn delete(
     batch.run(&service.connect_for_batches()?.mappings(), output).await
 }
 
-fn read(file: &Path, enable: bool) -> Result<(Vec<Position>, Vec<NewMapping>), Failure> {
+/// The mappings of a file, and where each stands in it.
+pub(in crate::commands) fn read(
+    file: &Path,
+    enable: bool,
+) -> Result<(Vec<Position>, Vec<NewMapping>), Failure> {
     let bytes = read_file_of(file, MAX_MAPPINGS_BYTES)?;
     let definitions = parse_mappings(&bytes).map_err(|error| Failure::xml(file, &error))?;
     Ok(definitions

@@ -52,7 +52,10 @@ struct PlansDocument<'a> {
 struct PlanDocument<'a> {
     account: &'a str,
     external_user: &'a str,
+    /// `create`, `kept` or `clash`.
     result: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mapped_to: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<&'a str>,
 }
@@ -84,7 +87,10 @@ pub(super) async fn run(
     }
     let kept = plans.len() - new.len();
     if kept > 0 {
-        output.note(&format!("{kept} accounts have a mapping and keep it"));
+        output.note(&match kept {
+            1 => "1 account has a mapping and keeps it".to_owned(),
+            many => format!("{many} accounts have a mapping and keep it"),
+        });
     }
     let mappings = with_passwords(&args, &application.name, &new)?;
     let batch = Batch { verb: Verb::Create, dry_run: false, mappings: &mappings, positions: &[] };
@@ -208,22 +214,22 @@ fn show(application: &str, plans: &[Plan], output: &Output) -> Result<(), Failur
     let mappings: Vec<_> = plans
         .iter()
         .map(|plan| {
-            let (result, message) = match &plan.result {
-                Planned::Create => ("create", None),
-                Planned::Mapped(external_user) => ("mapped", Some(external_user.as_str())),
-                Planned::Clash(why) => ("clash", Some(why.as_str())),
+            let (result, mapped_to, message) = match &plan.result {
+                Planned::Create => ("create", None, None),
+                Planned::Mapped(external_user) => ("kept", Some(external_user.as_str()), None),
+                Planned::Clash(why) => ("clash", None, Some(why.as_str())),
             };
             let Plan { account, external_user, .. } = plan;
-            PlanDocument { account, external_user, result, message }
+            PlanDocument { account, external_user, result, mapped_to, message }
         })
         .collect();
     let rows: Vec<_> = mappings
         .iter()
         .map(|plan| {
-            let result = match (plan.result, plan.message) {
-                ("mapped", Some(name)) => format!("keeps its mapping to {name}"),
-                (result, Some(why)) => format!("{result}: {why}"),
-                (result, None) => result.to_owned(),
+            let result = match (plan.mapped_to, plan.message) {
+                (Some(name), _) => format!("keeps its mapping to {name}"),
+                (None, Some(why)) => format!("{}: {why}", plan.result),
+                (None, None) => plan.result.to_owned(),
             };
             vec![plan.account.to_owned(), plan.external_user.to_owned(), result]
         })

@@ -62,7 +62,7 @@ fn the_shapes_of_the_manual() {
     assert_eq!(app.flags.value(Flag::HostInitiatedSso), None);
 
     let app = &read(include_bytes!("../../../tests/data/manual/name-with-a-space.xml"))[0];
-    assert_eq!((app.kind(), app.name.as_str()), (Kind::Adapter, "Crane Adapter"));
+    assert_eq!((app.kind(), app.name.as_str()), (Kind::Individual, "Crane Control"));
     assert!(app.fields[1].synchronized);
 
     let app = &read(include_bytes!("../../../tests/data/manual/update.xml"))[0];
