@@ -100,7 +100,7 @@ const SCRIPT: &[(&str, &str, i32, &str)] = &[
     ("admin", "ssomanage -disablesso", 0, "The SSO system is disabled."),
     ("user", "ssoclient -listmappings", 1, "SYSTEM_DISABLED"),
     ("admin", "ssomanage -enablesso", 0, "The SSO system is enabled."),
-    ("admin", "ssomanage -nonsense", 2, "-displaydb"),
+    ("admin", "ssomanage -nonsense", 2, "there is no switch '-nonsense'"),
     ("admin", "ssomanage", 2, "no switch is given"),
 ];
 
