@@ -220,9 +220,13 @@ fn is_connect_failure(status: &Status) -> bool {
 }
 
 fn without_reason(status: &Status) -> String {
-    match is_cut(status) {
-        true => "the deadline passed before an answer came".to_owned(),
-        false => format!("the connection failed ({})", innermost(status)),
+    // The second is what tonic says of its own timer.
+    if status.code() == Code::DeadlineExceeded || status.message() == "Timeout expired" {
+        "the deadline passed before an answer came".to_owned()
+    } else if is_cut(status) {
+        format!("the call was cut off ({})", innermost(status))
+    } else {
+        format!("the connection failed ({})", innermost(status))
     }
 }
 

@@ -13,8 +13,11 @@ use std::{
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use rustls::{AlertDescription, CertificateError, ClientConfig, pki_types::ServerName};
-use tokio::net::{TcpStream, UnixStream};
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite},
+    net::{TcpStream, UnixStream},
+};
+use tokio_rustls::TlsConnector;
 use tonic::{
     Status,
     transport::{Channel, Endpoint},
@@ -118,7 +121,8 @@ pub fn connect_channel(
         Endpoint::from_shared(format!("http://{authority}:{port}")).map_err(|_| bad(FORM))?;
     let endpoint = kept_alive(endpoint.origin(origin), options);
     let connector = service_fn(move |_: Uri| {
-        let connecting = connect(host.clone(), port, name.clone(), tls.clone());
+        let patience = options.connect_timeout / 2;
+        let connecting = connect(host.clone(), port, name.clone(), tls.clone(), patience);
         async move {
             match tokio::time::timeout(options.connect_timeout, connecting).await {
                 Ok(connected) => connected.map(TokioIo::new),
@@ -234,19 +238,31 @@ fn host_and_port(url: &str) -> Result<(String, u16), &'static str> {
     Ok((host.trim_start_matches('[').trim_end_matches(']').to_owned(), port))
 }
 
+/// With TLS 1.3 this side is done before the server has judged its certificate, and what is sent
+/// before the server refuses it may make the refusal unreadable. So the server has the first word: its
+/// settings, which every one of ours sends at once, or why it does not want this caller. One that
+/// waits for the client instead is spoken to after `patience`.
 async fn connect(
     host: String,
     port: u16,
     name: ServerName<'static>,
     tls: ClientTls,
-) -> io::Result<TlsStream<TcpStream>> {
+    patience: Duration,
+) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static> {
     let tcp = TcpStream::connect((host, port)).await?;
     tcp.set_nodelay(true)?;
-    let io = TlsConnector::from(tls.config()).connect(name, tcp).await?;
+    let mut io = TlsConnector::from(tls.config()).connect(name, tcp).await?;
     if io.get_ref().1.alpn_protocol() != Some(b"h2") {
         return Err(io::Error::other("the server does not speak HTTP/2"));
     }
-    Ok(io)
+    let mut first = Vec::new();
+    match tokio::time::timeout(patience, io.read_buf(&mut first)).await {
+        Ok(Ok(0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
+        Ok(Err(error)) => return Err(error),
+        Ok(Ok(_)) | Err(_) => {}
+    }
+    let (reader, writer) = tokio::io::split(io);
+    Ok(tokio::io::join(io::Cursor::new(first).chain(reader), writer))
 }
 
 fn tls_error<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e rustls::Error> {

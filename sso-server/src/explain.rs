@@ -62,7 +62,7 @@ pub struct Explanation {
     /// The checks, in order.
     pub steps: Vec<Step>,
     /// The accounts that hold the role asked for.
-    pub accounts_expected: Vec<String>,
+    pub accounts_expected: Accounts,
     /// The mapping that would be used.
     pub mapping: Option<Mapping>,
 }
@@ -350,8 +350,6 @@ impl Inquiry {
     fn held(&self) -> String {
         let role = row_of(self.action).map_or(Role::Anyone, |row| row.role);
         let accounts = self.access.accounts_of(role, Some(&self.application));
-        let accounts = accounts.iter().filter_map(|account| Account::parse(account).ok());
-        let accounts: Accounts = accounts.collect();
         let caller = &self.call.caller;
         match caller.first_in(&accounts) {
             Some((_, account)) if *account == caller.account => "it is named itself".to_owned(),

@@ -9,7 +9,7 @@ use sso_tests::{everywhere::on_each_database, raw, system::System};
 use tonic::{Response, Status, transport::Channel};
 use v1::ApplicationType as Kind;
 
-use crate::applications::refused;
+use crate::{applications::refused, asking::application};
 
 type Client = ApplicationsClient<Channel>;
 
@@ -17,26 +17,6 @@ const KINDS: [Kind; 4] = [Kind::Individual, Kind::Group, Kind::ConfigStore, Kind
 
 fn client(system: &System, who: &str) -> Client {
     ApplicationsClient::new(raw::channel(system, 1, who))
-}
-
-/// An enabled application with two fields for the accounts of `sso dev`.
-pub(crate) fn application(name: &str, kind: Kind) -> v1::Application {
-    let field =
-        |ordinal, label: &str| v1::Field { ordinal, label: label.into(), ..Default::default() };
-    let is_host_group = kind == Kind::HostGroup;
-    v1::Application {
-        name: name.into(),
-        r#type: kind.into(),
-        user_accounts: match is_host_group {
-            true => Vec::new(),
-            false => vec!["DEV\\Application Users".into()],
-        },
-        administrator_accounts: vec!["DEV\\Application Administrators".into()],
-        windows_account: if is_host_group { "DEV\\user".into() } else { String::new() },
-        fields: vec![field(0, "User"), field(1, "Password")],
-        enabled: true,
-        ..Default::default()
-    }
 }
 
 fn with(kind: Kind, change: impl Fn(&mut v1::Application)) -> v1::Application {

@@ -15,7 +15,7 @@ use sso_tests::{
 use tokio::runtime::Runtime;
 use v1::ApplicationType as Kind;
 
-use crate::application_types::application;
+use crate::asking::application;
 
 const WITHIN: Duration = Duration::from_secs(20);
 const USERS: &str = "DEV\\Application Users";

@@ -17,7 +17,7 @@ use v1::ApplicationType as Kind;
 
 use crate::{
     access::issue_certificate,
-    asking::{database, until},
+    asking::{application, database, until},
 };
 
 /// Who asks, method, message.
@@ -30,25 +30,6 @@ enum Step {
 }
 
 use Step::{Refused, Served};
-
-fn application(name: &str, kind: Kind) -> v1::Application {
-    let field =
-        |ordinal, label: &str| v1::Field { ordinal, label: label.into(), ..Default::default() };
-    let is_host_group = kind == Kind::HostGroup;
-    v1::Application {
-        name: name.into(),
-        r#type: kind.into(),
-        user_accounts: match is_host_group {
-            true => Vec::new(),
-            false => vec!["DEV\\Application Users".into()],
-        },
-        windows_account: if is_host_group { "DEV\\user".into() } else { String::new() },
-        administrator_accounts: vec!["DEV\\Application Administrators".into()],
-        fields: vec![field(0, "User"), field(1, "Password")],
-        enabled: true,
-        ..Default::default()
-    }
-}
 
 fn create(who: &'static str, application: v1::Application) -> Request {
     let message = v1::CreateApplicationRequest { application: Some(application) };

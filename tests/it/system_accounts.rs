@@ -12,7 +12,7 @@ use sso_proto::{
 use sso_tests::{everywhere::on_each_database, raw, system::System};
 use tonic::{Response, Status, transport::Channel};
 
-use crate::{application_types::application, applications::refused};
+use crate::{applications::refused, asking::application};
 
 const APPLICATION: &str = "Orders";
 

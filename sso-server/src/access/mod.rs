@@ -281,7 +281,7 @@ impl Access {
 
     /// The accounts that hold the role by being named, for administrators to see (event 11042).
     #[must_use]
-    pub fn accounts_of(&self, role: Role, application: Option<&Application>) -> Vec<String> {
+    pub fn accounts_of(&self, role: Role, application: Option<&Application>) -> Accounts {
         let global = self.global();
         let affiliates = || vec![&global.sso_administrators, &global.affiliate_administrators];
         let administrators = || {
@@ -308,12 +308,10 @@ impl Access {
             Role::Auditor => vec![&global.sso_administrators, &global.auditors],
             Role::TrustedHost => vec![&global.trusted_hosts],
         };
-        let mut accounts: Vec<_> = lists.into_iter().flat_map(Accounts::to_texts).collect();
-        if matches!(role, Role::ApplicationMember | Role::ApplicationUser) {
-            let of_host_group = application.and_then(|it| it.windows_account.as_ref());
-            accounts.extend(of_host_group.map(ToString::to_string));
-        }
-        accounts
+        let of_users = matches!(role, Role::ApplicationMember | Role::ApplicationUser);
+        let of_host_group = application.filter(|_| of_users);
+        let of_host_group = of_host_group.and_then(|it| it.windows_account.as_ref());
+        lists.into_iter().flat_map(Accounts::iter).chain(of_host_group).cloned().collect()
     }
 
     /// The role that the action asks for, unless the system is disabled.
@@ -391,7 +389,7 @@ impl Access {
             format!("{} may not {}: that takes {who}", call.caller.account, action.in_words());
         let expected = self.accounts_of(role, application);
         Error::new(reason, message)
-            .for_administrators(format!("accepted accounts: {}", expected.join("; ")))
+            .for_administrators(format!("accepted accounts: {}", expected.to_texts().join("; ")))
     }
 }
 

@@ -6,7 +6,11 @@ use sso_proto::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Handlers, convert::cut, entry::call_of};
+use super::{
+    Handlers,
+    convert::{cut, optional},
+    entry::call_of,
+};
 use crate::{
     access::Action,
     error::Error,
@@ -30,10 +34,7 @@ impl Access for Handlers {
 }
 
 fn question(message: &v1::ExplainRequest) -> Result<Question, Error> {
-    let external_user = match message.external_user.as_str() {
-        "" => None,
-        user => Some(ExternalUser::parse(user)?),
-    };
+    let external_user = optional(&message.external_user, ExternalUser::parse)?;
     Ok(Question {
         account: Account::parse(&message.account)?,
         application: ApplicationName::parse(&message.application)?,
@@ -68,7 +69,7 @@ fn response(explanation: Explanation) -> v1::ExplainResponse {
         action: explanation.action.as_str().to_owned(),
         groups: explanation.groups,
         steps: explanation.steps.into_iter().map(step).collect(),
-        accounts_expected: explanation.accounts_expected,
+        accounts_expected: explanation.accounts_expected.to_texts(),
         groups_unknown: explanation.groups_unknown,
     }
 }

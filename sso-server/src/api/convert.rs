@@ -1,14 +1,17 @@
 //! Between messages and nouns, where more than one service needs it.
 
 use prost_types::Timestamp;
+use sso_core::secret::SecretText;
 use sso_proto::{Reason, v1};
 use time::OffsetDateTime;
 
 use crate::{
     error::Error,
     model::{
-        Account, Application, ApplicationFlag, ApplicationType, Field, FieldUpdate, GlobalInfo,
+        Account, Application, ApplicationFlag, ApplicationType, Credentials, Field, FieldUpdate,
+        GlobalInfo,
     },
+    tickets::Issued,
 };
 
 pub(super) fn timestamp(at: OffsetDateTime) -> Timestamp {
@@ -163,6 +166,36 @@ pub(super) fn global_info(info: &GlobalInfo) -> v1::GlobalInfo {
         configuration_readers: info.configuration_readers.to_texts(),
         auditors: info.auditors.to_texts(),
     }
+}
+
+/// An empty text is none.
+pub(super) fn optional<T>(
+    text: &str,
+    parse: impl FnOnce(&str) -> Result<T, Error>,
+) -> Result<Option<T>, Error> {
+    if text.is_empty() { Ok(None) } else { parse(text).map(Some) }
+}
+
+/// The values of a message, taken out of it without a copy.
+pub(super) fn secrets(mut given: v1::CredentialValues) -> Vec<SecretText> {
+    std::mem::take(&mut given.values).into_iter().map(SecretText::new).collect()
+}
+
+/// The message that hands credentials out.
+pub(super) fn credentials(found: &Credentials) -> v1::Credentials {
+    // Expose: into the answer, which wipes itself once it is sent.
+    let values = found.values.iter().map(|value| value.expose().to_owned()).collect();
+    v1::Credentials {
+        application: found.application.as_str().to_owned(),
+        external_user: found.external_user.as_str().to_owned(),
+        credentials: Some(v1::CredentialValues { values }),
+    }
+}
+
+/// The message that hands a ticket out.
+pub(super) fn ticket(issued: &Issued) -> v1::Ticket {
+    // Expose: into the answer, which wipes itself once it is sent.
+    v1::Ticket { text: issued.text.expose().to_owned() }
 }
 
 #[cfg(test)]

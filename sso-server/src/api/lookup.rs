@@ -1,22 +1,22 @@
 //! `sso.v1.Lookup`.
 
-use sso_core::secret::SecretText;
 use sso_proto::{
     Reason,
     v1::{self, lookup_server::Lookup},
 };
 use tonic::{Request, Response, Status};
 
-use super::{Handlers, convert::timestamp, entry::call_of, tickets::ticket};
+use super::{
+    Handlers,
+    convert::{credentials, secrets, ticket, timestamp},
+    entry::call_of,
+};
 use crate::{
     access::Action,
     error::Error,
     host_initiated::{LoggedOn, LogonRequest},
-    model::{ApplicationName, Credentials, ExternalUser, MAX_VALUE_BYTES},
+    model::{ApplicationName, ApplicationType, ExternalUser, MAX_VALUE_BYTES},
 };
-
-/// No application has more fields behind field 0.
-const MAX_CREDENTIALS: usize = 63;
 
 #[tonic::async_trait]
 impl Lookup for Handlers {
@@ -60,11 +60,11 @@ impl Lookup for Handlers {
 }
 
 fn logon(message: v1::LogonExternalUserRequest) -> Result<LogonRequest, Error> {
-    let mut credentials = message.credentials.unwrap_or_default();
-    let credentials = std::mem::take(&mut credentials.values).into_iter().map(SecretText::new);
-    let credentials: Vec<_> = credentials.collect();
-    if credentials.len() > MAX_CREDENTIALS {
-        let why = format!("at most {MAX_CREDENTIALS} credentials are compared");
+    let credentials = message.credentials.map(secrets).unwrap_or_default();
+    // No application that compares any has more fields behind field 0.
+    let most = ApplicationType::HostGroup.max_fields() - 1;
+    if credentials.len() > most {
+        let why = format!("at most {most} credentials are compared");
         return Err(Error::new(Reason::InvalidRequest, why));
     }
     // Before anything is looked up: no answer to it depends on what is stored.
@@ -91,16 +91,5 @@ fn logged_on_response(logged_on: &LoggedOn) -> v1::LogonExternalUserResponse {
         assertion: assertion
             .as_ref()
             .map(|assertion| v1::Assertion { text: assertion.text.expose().to_owned() }),
-    }
-}
-
-/// The message that hands credentials out.
-pub(super) fn credentials(found: &Credentials) -> v1::Credentials {
-    // Expose: into the answer, which wipes itself once it is sent.
-    let values = found.values.iter().map(|value| value.expose().to_owned()).collect();
-    v1::Credentials {
-        application: found.application.as_str().to_owned(),
-        external_user: found.external_user.as_str().to_owned(),
-        credentials: Some(v1::CredentialValues { values }),
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use sso_core::secret::SecretText;
 use sso_proto::{
     Reason,
     v1::{self, mapping_key::Side, mappings_server::Mappings},
@@ -12,7 +11,7 @@ use tonic::{Request, Response, Status};
 use super::{
     Handlers,
     applications::warning,
-    convert::{cut, missing, timestamp},
+    convert::{cut, missing, optional, secrets, timestamp},
     entry::call_of,
 };
 use crate::{
@@ -313,19 +312,6 @@ fn list_wanted(message: &v1::ListMappingsRequest) -> Result<ListWanted, Error> {
         external_user: optional(&message.external_user, ExternalUser::parse)?,
         orphaned: message.orphaned,
     })
-}
-
-/// An empty text is none.
-fn optional<T>(
-    text: &str,
-    parse: impl FnOnce(&str) -> Result<T, Error>,
-) -> Result<Option<T>, Error> {
-    if text.is_empty() { Ok(None) } else { parse(text).map(Some) }
-}
-
-/// The values of a message, taken out of it without a copy.
-pub(super) fn secrets(mut given: v1::CredentialValues) -> Vec<SecretText> {
-    std::mem::take(&mut given.values).into_iter().map(SecretText::new).collect()
 }
 
 fn mapping(shown: Shown) -> v1::Mapping {

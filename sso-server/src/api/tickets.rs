@@ -6,9 +6,8 @@ use tonic::{Request, Response, Status};
 
 use super::{
     Handlers,
-    convert::{missing, timestamp},
+    convert::{credentials, missing, optional, ticket, timestamp},
     entry::call_of,
-    lookup::credentials,
     status::about,
 };
 use crate::{
@@ -67,10 +66,7 @@ impl Tickets for Handlers {
 }
 
 fn wanted(message: v1::IssueTicketRequest) -> Result<Wanted, Error> {
-    let application = match message.application.as_str() {
-        "" => None,
-        name => Some(ApplicationName::parse(name)?),
-    };
+    let application = optional(&message.application, ApplicationName::parse)?;
     let token = |mut token: v1::UserToken| SecretText::new(std::mem::take(&mut token.text));
     Ok(Wanted { application, user_token: message.user_token.map(token) })
 }
@@ -87,12 +83,6 @@ fn redemption(message: v1::RedeemTicketRequest) -> Result<Redemption, Error> {
 fn text(ticket: Option<v1::Ticket>) -> Result<SecretText, Error> {
     let mut ticket = ticket.ok_or_else(|| missing("ticket"))?;
     Ok(SecretText::new(std::mem::take(&mut ticket.text)))
-}
-
-/// The message that hands a ticket out.
-pub(super) fn ticket(issued: &Issued) -> v1::Ticket {
-    // Expose: into the answer, which wipes itself once it is sent.
-    v1::Ticket { text: issued.text.expose().to_owned() }
 }
 
 fn issued_response(issued: &Issued) -> v1::IssueTicketResponse {

@@ -9,12 +9,11 @@ use std::collections::BTreeMap;
 use sso_proto::Reason;
 
 use super::{
-    Mappings, NewMapping, counterpart_of, object_of, rules,
-    write::{created_detail, deletable},
+    Mappings, NewMapping, counterpart_of, rules,
+    write::{created_detail, require_deletable, subject},
 };
 use crate::{
     access::{Action, Call},
-    audit::Subject,
     error::Error,
     lookup,
     model::{Account, Application, ApplicationName, ExternalUser, Mapping, MappingKey},
@@ -184,12 +183,9 @@ impl Mappings {
             }
         };
         let details: Vec<_> = mappings.iter().map(detail).collect();
-        let subjects = mappings.iter().zip(&details).map(|(mapping, detail)| Subject {
-            application: application.name.as_str(),
-            object: object_of(&application, mapping),
-            detail,
-        });
-        let subjects: Vec<_> = subjects.collect();
+        let subjects = mappings.iter().zip(&details);
+        let subjects: Vec<_> =
+            subjects.map(|(mapping, detail)| subject(&application, mapping, detail)).collect();
         self.audit.record_all(&mut transaction, call, action, &subjects).await?;
         self.commit(transaction, &application).await?;
         Ok(BatchOutcome { refused, done: count(&mappings) })
@@ -270,8 +266,11 @@ impl Mappings {
         let key = which.account.clone().map(MappingKey::Account);
         let control = self.control(call, application, key.as_ref())?;
         let key = which.key(call, application)?;
-        let stored = transaction.lock_mapping(application.id, &key).await?;
-        let mapping = deletable(call, application, &key, control, stored)?
+        let held = self.lock(transaction, call, application, control, &key).await?;
+        if let Some(mapping) = &held {
+            require_deletable(application, mapping, control)?;
+        }
+        let mapping = held
             .filter(|mapping| which.fits(mapping))
             .ok_or_else(|| which.not_found(application))?;
         transaction.delete_mapping(mapping.id).await?;

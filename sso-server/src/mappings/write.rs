@@ -44,11 +44,7 @@ impl Mappings {
         let (draft, warning) = self.draft(call, &application, &new)?;
         let mapping = self.insert(&mut transaction, call, &application, draft).await?;
         let detail = created_detail(&application, &mapping);
-        let subject = Subject {
-            application: application.name.as_str(),
-            object: object_of(&application, &mapping),
-            detail: &detail,
-        };
+        let subject = subject(&application, &mapping, &detail);
         self.audit.record(&mut transaction, call, action, subject).await?;
         self.commit(transaction, &application).await?;
         Ok((self.shown(call, &application, mapping), warning.into_iter().collect()))
@@ -74,12 +70,8 @@ impl Mappings {
         let control = self.control(call, &application, new.key.as_ref())?;
         let bag = rules::bag(&application, &new.values)?;
         let key = rules::key(call, &application, new.key.clone())?;
-        let stored = transaction.lock_mapping(application.id, &key).await?;
-        let stored = stored.map(|stored| stored.mapping.within(&application));
-        if control == Control::Owner {
-            rules::require_owner(call, &application, &key, stored.as_ref())?;
-        }
-        let (mapping, created, warning) = match stored {
+        let held = self.lock(&mut transaction, call, &application, control, &key).await?;
+        let (mapping, created, warning) = match held {
             Some(mapping) => {
                 lookup::require_own_key(&mapping, &key)?;
                 require_same_user(&application, &mapping, &new)?;
@@ -99,11 +91,7 @@ impl Mappings {
         } else {
             counterpart_of(&application, &mapping)
         };
-        let subject = Subject {
-            application: application.name.as_str(),
-            object: object_of(&application, &mapping),
-            detail: &detail,
-        };
+        let subject = subject(&application, &mapping, &detail);
         if created {
             self.audit.record(&mut transaction, call, Action::MappingCreate, subject).await?;
         }
@@ -132,12 +120,8 @@ impl Mappings {
         let (mut transaction, application) = self.begin(call, action, &entered).await?;
         let control = self.control(call, &application, key.as_ref())?;
         let key = rules::key(call, &application, key)?;
-        let stored = transaction.lock_mapping(application.id, &key).await?;
-        let stored = stored.map(|stored| stored.mapping.within(&application));
-        if control == Control::Owner {
-            rules::require_owner(call, &application, &key, stored.as_ref())?;
-        }
-        let mut mapping = stored.ok_or_else(|| lookup::not_found(&application, &key))?;
+        let held = self.lock(&mut transaction, call, &application, control, &key).await?;
+        let mut mapping = held.ok_or_else(|| lookup::not_found(&application, &key))?;
         lookup::require_own_key(&mapping, &key)?;
         let own = mapping.account == call.caller.account;
         let state = switched(&application, &mapping, enabled, control, own)?;
@@ -148,11 +132,7 @@ impl Mappings {
         self.sign(call, &mut mapping);
         transaction.update_mapping(&mapping).await?;
         let detail = counterpart_of(&application, &mapping);
-        let subject = Subject {
-            application: application.name.as_str(),
-            object: object_of(&application, &mapping),
-            detail: &detail,
-        };
+        let subject = subject(&application, &mapping, &detail);
         self.audit.record(&mut transaction, call, action, subject).await?;
         self.commit(transaction, &application).await?;
         Ok(self.shown(call, &application, mapping))
@@ -176,20 +156,32 @@ impl Mappings {
         let (mut transaction, application) = self.begin(call, action, &entered).await?;
         let control = self.control(call, &application, key.as_ref())?;
         let key = rules::key(call, &application, key)?;
-        let stored = transaction.lock_mapping(application.id, &key).await?;
-        let Some(mapping) = deletable(call, &application, &key, control, stored)? else {
-            return Ok(false);
-        };
+        let held = self.lock(&mut transaction, call, &application, control, &key).await?;
+        let Some(mapping) = held else { return Ok(false) };
+        require_deletable(&application, &mapping, control)?;
         transaction.delete_mapping(mapping.id).await?;
         let detail = counterpart_of(&application, &mapping);
-        let subject = Subject {
-            application: application.name.as_str(),
-            object: object_of(&application, &mapping),
-            detail: &detail,
-        };
+        let subject = subject(&application, &mapping, &detail);
         self.audit.record(&mut transaction, call, action, subject).await?;
         self.commit(transaction, &application).await?;
         Ok(true)
+    }
+
+    /// The mapping of this key, held against changes; a user is refused that of somebody else.
+    pub(super) async fn lock(
+        &self,
+        transaction: &mut Transaction,
+        call: &Call,
+        application: &Application,
+        control: Control,
+        key: &MappingKey,
+    ) -> Result<Option<Mapping>, Error> {
+        let stored = transaction.lock_mapping(application.id, key).await?;
+        let held = stored.map(|stored| stored.mapping.within(application));
+        if control == Control::Owner {
+            rules::require_owner(call, application, key, held.as_ref())?;
+        }
+        Ok(held)
     }
 
     /// What a request to create a mapping comes to, if this caller may.
@@ -306,24 +298,31 @@ impl Mappings {
     }
 }
 
-/// The mapping to delete, if this caller may; `None` where there is none.
-pub(super) fn deletable(
-    call: &Call,
+/// What the audit says of a mapping.
+pub(super) fn subject<'a>(
+    application: &'a Application,
+    mapping: &'a Mapping,
+    detail: &'a str,
+) -> Subject<'a> {
+    let object = object_of(application, mapping);
+    Subject { application: application.name.as_str(), object, detail }
+}
+
+/// Refuses a user to delete, only to create anew, what an administrator switched off.
+///
+/// # Errors
+/// `MAPPING_DISABLED_BY_ADMINISTRATOR`.
+pub(super) fn require_deletable(
     application: &Application,
-    key: &MappingKey,
+    mapping: &Mapping,
     control: Control,
-    stored: Option<StoredMapping>,
-) -> Result<Option<Mapping>, Error> {
-    let stored = stored.map(|stored| stored.mapping.within(application));
-    if control == Control::Owner {
-        rules::require_owner(call, application, key, stored.as_ref())?;
-        if let Some(mapping) = &stored
-            && mapping.state == MappingState::DisabledByAdministrator
-        {
-            lookup::require_enabled(application, mapping)?;
+) -> Result<(), Error> {
+    match (control, mapping.state) {
+        (Control::Owner, MappingState::DisabledByAdministrator) => {
+            lookup::require_enabled(application, mapping)
         }
+        (Control::Owner | Control::Administrator, _) => Ok(()),
     }
-    Ok(stored)
 }
 
 pub(super) fn created_detail(application: &Application, mapping: &Mapping) -> String {
