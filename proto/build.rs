@@ -13,6 +13,7 @@ const FILES: &[&str] = &[
     "sso/v1/mappings.proto",
     "sso/v1/master.proto",
     "sso/v1/principals.proto",
+    "sso/v1/secret.proto",
     "sso/v1/system.proto",
     "sso/v1/tickets.proto",
 ];
@@ -25,10 +26,17 @@ const SECRET: &[&str] = &[
     "sso.v1.Ticket",
     "sso.v1.UserToken",
     "sso.v1.Assertion",
+    "sso.v1.BackupOpener",
 ];
 
 /// Messages that contain secrets in a map or another message: no derived `Debug`.
-const REDACTED: &[&str] = &["sso.v1.Configuration", "sso.v1.SetConfigurationRequest"];
+const REDACTED: &[&str] = &[
+    "sso.v1.Configuration",
+    "sso.v1.SetConfigurationRequest",
+    "sso.v1.BackupLocks",
+    "sso.v1.PrepareResponse",
+    "sso.v1.BackupResponse",
+];
 
 #[expect(clippy::disallowed_methods, reason = "cargo tells a build script where to write")]
 fn main() -> Result<(), Box<dyn Error>> {

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use crate::v1::{
-    Assertion, Configuration, CredentialValues, GenerationKey, NewValue, SetConfigurationRequest,
-    Ticket, UserToken,
+    Assertion, BackupLocks, BackupOpener, BackupResponse, Configuration, CredentialValues,
+    GenerationKey, NewValue, PrepareResponse, SetConfigurationRequest, Ticket, UserToken,
 };
 
 impl fmt::Debug for NewValue {
@@ -45,6 +45,37 @@ impl fmt::Debug for GenerationKey {
         f.debug_struct("GenerationKey")
             .field("generation", &self.generation)
             .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for BackupOpener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BackupOpener(redacted)")
+    }
+}
+
+impl fmt::Debug for BackupLocks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BackupLocks")
+            .field("officers", &self.officers.len())
+            .field("shares", &self.shares)
+            .field("shares_needed", &self.shares_needed)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for PrepareResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PrepareResponse")
+            .field("generation", &self.generation)
+            .field("fingerprint", &self.fingerprint)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for BackupResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BackupResponse").field("shares", &self.shares.len()).finish_non_exhaustive()
     }
 }
 

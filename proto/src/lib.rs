@@ -2,6 +2,7 @@
 //! their descriptor set, the refusals that every service answers with, and the events that are logged.
 
 mod debug;
+mod decode;
 mod event;
 mod reason;
 mod refusal;
@@ -13,6 +14,7 @@ pub mod v1 {
     tonic::include_proto!("sso.v1");
 }
 
+pub use decode::decode_keys;
 pub use event::{Event, Severity};
 pub use reason::Reason;
 pub use refusal::Refusal;

@@ -72,6 +72,10 @@ reasons! {
     RemoteLookupNotAllowed = "REMOTE_LOOKUP_NOT_ALLOWED", PermissionDenied, Some(11068), "This server serves look-ups to callers on its own machine only.";
     NotTrustedHost = "NOT_TRUSTED_HOST", PermissionDenied, None, "Only a trusted host forwards the token of an end user.";
     TicketOfAnother = "TICKET_OF_ANOTHER", PermissionDenied, None, "A ticket is inspected by the one it was issued to or by an affiliate administrator.";
+    NotMasterAdministrator = "NOT_MASTER_ADMINISTRATOR", PermissionDenied, Some(10771), "The settings of the master secret server name the caller not as an administrator.";
+    MasterAdministrationLocal = "MASTER_ADMINISTRATION_LOCAL", PermissionDenied, Some(10766), "This master secret server is administered on its own machine only.";
+    ServerRevoked = "SERVER_REVOKED", PermissionDenied, Some(10527), "The right of the server to the master secret was revoked.";
+    BackupPasswordWrong = "BACKUP_PASSWORD_WRONG", PermissionDenied, Some(10779), "The backup does not open with this password, key or shares.";
     MethodNotListed = "METHOD_NOT_LISTED", PermissionDenied, None, "The method stands in no row of the access table.";
 
     // what is asked for
@@ -80,6 +84,8 @@ reasons! {
     RevisionNotFound = "REVISION_NOT_FOUND", NotFound, None, "The history does not hold this revision.";
     MappingNotFound = "MAPPING_NOT_FOUND", NotFound, Some(10757), "The application has no such mapping.";
     ServerNotFound = "SERVER_NOT_FOUND", NotFound, None, "There is no server of this name in the system.";
+    GenerationNotFound = "GENERATION_NOT_FOUND", NotFound, Some(10815), "The keystore has no such generation.";
+    SealedRowsCheckNotFound = "SEALED_ROWS_CHECK_NOT_FOUND", NotFound, None, "No check of the sealed rows was begun under this id, or it is too long ago.";
     ApplicationExists = "APPLICATION_EXISTS", AlreadyExists, Some(10752), "An application of this name exists.";
     FieldExists = "FIELD_EXISTS", AlreadyExists, Some(10758), "The application has a field of this label.";
     MappingExists = "MAPPING_EXISTS", AlreadyExists, Some(11045), "The account has a mapping in this application.";
@@ -110,6 +116,11 @@ reasons! {
     KeepEmpty = "KEEP_EMPTY", InvalidArgument, Some(10761), "A value was to be kept, but the stored one is empty.";
     Immutable = "IMMUTABLE", InvalidArgument, Some(10566), "This part cannot change after creation.";
     OutOfRange = "OUT_OF_RANGE", InvalidArgument, Some(10614), "A number is outside its range.";
+    BackupMalformed = "BACKUP_MALFORMED", InvalidArgument, Some(10564), "The document is no backup of the master secret, or a damaged one.";
+    BackupLocksInvalid = "BACKUP_LOCKS_INVALID", InvalidArgument, None, "A backup needs a password, officers or shares, and what was given makes none.";
+    BackupPasswordLength = "BACKUP_PASSWORD_LENGTH", InvalidArgument, Some(10836), "A backup password has 7 to 256 characters.";
+    BackupReminderInvalid = "BACKUP_REMINDER_INVALID", InvalidArgument, Some(10840), "A reminder has at most 512 characters on one line, and does not give the password away.";
+    BackupSharesInvalid = "BACKUP_SHARES_INVALID", InvalidArgument, None, "The shares are too few, damaged, or of different backups.";
     InvalidPageToken = "INVALID_PAGE_TOKEN", InvalidArgument, None, "The page token was not issued by this method.";
     InvalidRequest = "INVALID_REQUEST", InvalidArgument, None, "The request lacks a part or has one that makes no sense.";
 
@@ -146,6 +157,15 @@ reasons! {
     SystemDisabled = "SYSTEM_DISABLED", FailedPrecondition, Some(10754), "The SSO system is disabled.";
     SystemNotDisabled = "SYSTEM_NOT_DISABLED", FailedPrecondition, Some(10773), "The SSO system must be disabled first.";
     CallerNotInAccounts = "CALLER_NOT_IN_ACCOUNTS", FailedPrecondition, Some(10834), "The caller must be in the new SSO administrator accounts.";
+    NotPrimary = "NOT_PRIMARY", FailedPrecondition, Some(10766), "This master secret server is on standby; the primary does this.";
+    GenerationStateWrong = "GENERATION_STATE_WRONG", FailedPrecondition, Some(10814), "The generation is not in the state that this needs.";
+    GenerationInUse = "GENERATION_IN_USE", FailedPrecondition, Some(10814), "Values are sealed under the generation, or may be.";
+    GenerationFingerprintWrong = "GENERATION_FINGERPRINT_WRONG", FailedPrecondition, Some(10815), "The fingerprint is not that of the generation.";
+    BackupMissing = "BACKUP_MISSING", FailedPrecondition, Some(10589), "No backup that was opened again has the generation.";
+    BackupForeign = "BACKUP_FOREIGN", FailedPrecondition, Some(10815), "The backup belongs to another keystore, or has another key for a generation.";
+    BackupHasNothingNew = "BACKUP_HAS_NOTHING_NEW", FailedPrecondition, None, "The keystore has every generation of the backup already.";
+    ServersUnreachable = "SERVERS_UNREACHABLE", FailedPrecondition, None, "No SSO server is there that could take a new generation.";
+    PromotionRefused = "PROMOTION_REFUSED", FailedPrecondition, None, "The master lacks what the database uses, or nobody can say what that is.";
     RevisionStale = "REVISION_STALE", Aborted, Some(10816), "The configuration has changed since the revision named.";
 
     // the service itself
@@ -153,6 +173,10 @@ reasons! {
     MasterSecretExpired = "MASTER_SECRET_EXPIRED", Unavailable, Some(10783), "The read lease ended while the master secret server was not reachable.";
     MasterSecretMissing = "MASTER_SECRET_MISSING", Unavailable, Some(10783), "This server has not obtained the master secret since it started.";
     MasterSecretForeign = "MASTER_SECRET_FOREIGN", Unavailable, Some(10815), "The master secret server holds the keys of another system.";
+    MasterSecretRevoked = "MASTER_SECRET_REVOKED", Unavailable, Some(10527), "The right of this server to the master secret was revoked, and it has forgotten its keys.";
+    MasterOutdated = "MASTER_OUTDATED", Unavailable, Some(10815), "The master secret server is of an earlier epoch, or lacks generations that the database uses.";
+    GenerationClosed = "GENERATION_CLOSED", Unavailable, Some(10814), "The generation that this server seals under was closed meanwhile; try again.";
+    KeystoreNotWritten = "KEYSTORE_NOT_WRITTEN", Unavailable, Some(10526), "The keystore cannot be written; it is what it was.";
     DatabaseUnavailable = "DATABASE_UNAVAILABLE", Unavailable, Some(10785), "The database cannot be reached or cannot be written.";
     AuditUnavailable = "AUDIT_UNAVAILABLE", Unavailable, None, "The audit record cannot be written, so the request is refused.";
     ServerStopping = "SERVER_STOPPING", Unavailable, None, "This server is stopping; another one, or this one in a moment, goes on.";

@@ -9,7 +9,7 @@ use sso_core::exit::Exit;
 use crate::commands::{
     AppCommand, AuditCommand, CertArgs, CompatCommand, CompletionArgs, ConfigCommand,
     CredentialsCommand, DevArgs, ExplainArgs, LogonArgs, ManArgs, MappingCommand, PrincipalCommand,
-    ServerCommand, SystemCommand, TicketCommand,
+    SecretArgs, ServerCommand, SystemCommand, TicketCommand,
 };
 
 const AFTER_HELP: &str = "\
@@ -30,6 +30,7 @@ The profiles file is $SSO_CONFIG, $XDG_CONFIG_HOME/sso/profiles.toml or
   cert = \"admin.crt\"
   key = \"admin.key\"      # readable by its owner only
   crl = \"ca.crl\"        # optional: revocation lists
+  master = \"unix:///run/sso-master/admin.sock\"   # for 'sso secret', also SSO_MASTER
 
 Exit codes: 0 done, 1 refused, 2 usage or malformed file, 64 settings, 69 unavailable, 77 denied.
 
@@ -40,6 +41,7 @@ Examples:
   sso config get OrderRouting.Settings ConfigProperties --output json
   sso mapping create Mainframe 'CORP\\asmith' ASM01 --values - --enable < credentials.json
   sso credentials get Mainframe --output json
+  sso secret status
   sso ticket issue | sso --profile host ticket redeem Mainframe --sender 'CORP\\asmith'";
 
 /// Command line of the Enterprise SSO secret store.
@@ -116,6 +118,7 @@ impl GlobalArgs {
             key: self.key.clone(),
             crl: self.crl.clone(),
             token_file: self.token_file.clone(),
+            master: None,
         }
     }
 }
@@ -163,6 +166,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: PrincipalCommand,
     },
+    /// The master secret: rotate, back up, restore, promote
+    Secret(SecretArgs),
     /// The servers of the system
     Server {
         #[command(subcommand)]

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     Access, Applications, Audit, ClientError, ConfigStore, Lookup, Mappings, Principals, Profile,
-    RetryPolicy, System, Tickets, retry,
+    RetryPolicy, System, Tickets, retry, secret::Secret,
 };
 
 /// How long a call may take when nothing else is said.
@@ -105,6 +105,13 @@ impl Client {
     #[must_use]
     pub fn system(&self) -> System {
         System::new(self.clone())
+    }
+
+    /// The life of the master secret, where the profile is that of a master secret server
+    /// ([`Profile::resolve_master`]).
+    #[must_use]
+    pub fn secret(&self) -> Secret {
+        Secret::new(self.clone())
     }
 
     /// Who had which account name first.

@@ -5,6 +5,7 @@
 //! DIR/tls/            authority, one certificate per program and per profile, all marked as development
 //! DIR/*.toml          settings of the programs, groups.toml, profiles.toml
 //! DIR/keystore.json   the master secret, wrapped by the passphrase in DIR/master.passphrase
+//! DIR/*.sock          where the master secret is administered
 //! DIR/sso.db          the database, unless another one is named
 //! DIR/logs/           what the programs say
 //! ```

@@ -294,6 +294,39 @@ fn hint(reason: &str) -> Option<&'static str> {
         "MASTER_UNREACHABLE" | "MASTER_SECRET_EXPIRED" | "MASTER_SECRET_MISSING" => {
             "'sso status' shows what the server knows of its master; start sso-master or the network to it"
         }
+        "MASTER_ADMINISTRATION_LOCAL" => {
+            "call it on its own machine, with --master unix:///PATH of its socket; or let its settings say \
+             [administration] remote = true"
+        }
+        "NOT_MASTER_ADMINISTRATOR" => {
+            "the settings of the master name its administrators, by user and certificate: [[administrator]]"
+        }
+        "NOT_PRIMARY" => "'sso secret status' names the primary; --master says which one is asked",
+        "BACKUP_MISSING" => {
+            "'sso secret backup FILE' makes a backup with it, and 'sso secret verify FILE' proves one"
+        }
+        "BACKUP_PASSWORD_WRONG" => {
+            "'sso secret reminder FILE' shows what its maker left to remember it by"
+        }
+        "BACKUP_FOREIGN" => "use a backup of this system; 'sso secret status' names its keystore",
+        "SERVERS_UNREACHABLE" => {
+            "start a server; then 'sso secret rotate --continue' goes on with the generation"
+        }
+        "GENERATION_IN_USE" => {
+            "'sso secret status' shows how many rows are left; they are sealed again first"
+        }
+        "GENERATION_STATE_WRONG" | "GENERATION_NOT_FOUND" | "GENERATION_FINGERPRINT_WRONG" => {
+            "'sso secret status' shows the generations, their states and fingerprints"
+        }
+        "PROMOTION_REFUSED" => {
+            "'sso secret restore FILE' brings generations back; 'sso secret promote --force' goes without them"
+        }
+        "SERVER_REVOKED" | "MASTER_SECRET_REVOKED" => {
+            "'sso server readmit NAME' takes a server back"
+        }
+        "MASTER_OUTDATED" => {
+            "'sso secret status' shows which master is the primary, and in which epoch"
+        }
         "MASTER_SECRET_FOREIGN" => "the server's settings name the master of another system",
         "OVERLOADED" | "DATABASE_UNAVAILABLE" | "AUDIT_UNAVAILABLE" => {
             "nothing was done; try again later"

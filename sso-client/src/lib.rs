@@ -36,6 +36,7 @@ mod principals;
 mod profile;
 mod remembered;
 mod retry;
+pub mod secret;
 mod system;
 mod tickets;
 mod watch;

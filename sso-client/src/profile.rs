@@ -55,6 +55,8 @@ pub struct Overrides {
     pub crl: Option<PathBuf>,
     /// File with a bearer token.
     pub token_file: Option<PathBuf>,
+    /// `unix:///PATH` or `https://HOST:PORT` of a master secret server.
+    pub master: Option<String>,
 }
 
 /// What the environment says.
@@ -74,6 +76,8 @@ pub struct Environment {
     pub crl: Option<PathBuf>,
     /// `SSO_TOKEN_FILE`
     pub token_file: Option<PathBuf>,
+    /// `SSO_MASTER`
+    pub master: Option<String>,
     /// `SSO_CONFIG`: the profiles file.
     pub config: Option<PathBuf>,
     /// `XDG_CONFIG_HOME`
@@ -106,6 +110,13 @@ pub enum ProfileError {
         /// The names it has.
         known: String,
     },
+    /// Nothing says where the master secret server is.
+    #[error(
+        "no address of a master secret server: give --master, the key 'master' in a profile \
+         (--profile or SSO_PROFILE), or SSO_MASTER; on its own machine that is unix:// and the path of \
+         [administration] socket in its settings"
+    )]
+    MasterMissing,
     /// Nothing says this.
     #[error(
         "no {what}: give --{option}, a profile (--profile or SSO_PROFILE) that has it, or {variable}"
@@ -148,6 +159,7 @@ struct ProfileEntry {
     key: Option<PathBuf>,
     crl: Option<PathBuf>,
     token_file: Option<PathBuf>,
+    master: Option<String>,
     #[serde(default)]
     allow_development: bool,
 }
@@ -189,11 +201,14 @@ impl Profile {
     /// # Errors
     /// See [`ProfileError`].
     pub fn resolve(overrides: &Overrides, environment: &Environment) -> Result<Self, ProfileError> {
-        let name = overrides.profile.clone().or_else(|| environment.profile.clone());
-        let (named, default) = match name {
-            Some(name) => (environment.named(&name)?, ProfileEntry::default()),
-            None => (ProfileEntry::default(), environment.default_profile()?),
-        };
+        Self::put_together(overrides, environment, environment.entries(overrides)?)
+    }
+
+    fn put_together(
+        overrides: &Overrides,
+        environment: &Environment,
+        (named, default): (ProfileEntry, ProfileEntry),
+    ) -> Result<Self, ProfileError> {
         let path = |flag: &Option<PathBuf>, named: Option<PathBuf>, variable: &Option<PathBuf>| {
             flag.clone().or(named).or_else(|| variable.clone())
         };
@@ -230,6 +245,30 @@ impl Profile {
             allow_development: named.allow_development || default.allow_development,
         };
         profile.with_one_identity(certificate_from, token_from).checked()
+    }
+
+    /// The same for a master secret server, whose address is on the command line, in the named profile
+    /// (key `master`), in `SSO_MASTER` or in the default profile. It knows certificates and the users
+    /// of its machine; tokens mean nothing to it and are not sent.
+    ///
+    /// # Errors
+    /// See [`ProfileError`].
+    pub fn resolve_master(
+        overrides: &Overrides,
+        environment: &Environment,
+    ) -> Result<Self, ProfileError> {
+        let (mut named, mut default) = environment.entries(overrides)?;
+        let master = overrides
+            .master
+            .clone()
+            .or_else(|| named.master.take())
+            .or_else(|| environment.master.clone())
+            .or_else(|| default.master.take())
+            .ok_or(ProfileError::MasterMissing)?;
+        let overrides = Overrides { addr: Some(master), token_file: None, ..overrides.clone() };
+        let environment = Environment { token_file: None, ..environment.clone() };
+        (named.token_file, default.token_file) = (None, None);
+        Self::put_together(&overrides, &environment, (named, default))
     }
 
     /// Without the certificate where a token was named before it, and the other way round: a request
@@ -303,6 +342,7 @@ impl Environment {
             key: path("SSO_KEY"),
             crl: path("SSO_CRL"),
             token_file: path("SSO_TOKEN_FILE"),
+            master: text("SSO_MASTER"),
             config: path("SSO_CONFIG"),
             config_home: path("XDG_CONFIG_HOME"),
             home: path("HOME"),
@@ -328,6 +368,15 @@ impl Environment {
     fn named(&self, name: &str) -> Result<ProfileEntry, ProfileError> {
         let file = self.profiles_file().ok_or_else(|| ProfileError::NoFile(name.to_owned()))?;
         entry(&file, settings::load(&file)?, name)
+    }
+
+    /// The entry of the profile that is named, and that of the default one; at most one of them says
+    /// anything.
+    fn entries(&self, overrides: &Overrides) -> Result<(ProfileEntry, ProfileEntry), ProfileError> {
+        Ok(match overrides.profile.as_ref().or(self.profile.as_ref()) {
+            Some(name) => (self.named(name)?, ProfileEntry::default()),
+            None => (ProfileEntry::default(), self.default_profile()?),
+        })
     }
 
     /// What the file says without being asked for a name; a missing file says nothing, unless
@@ -367,6 +416,7 @@ fn entry(
         key: resolve(entry.key),
         crl: resolve(entry.crl),
         token_file: resolve(entry.token_file),
+        master: entry.master,
         allow_development: entry.allow_development,
     })
 }
@@ -377,188 +427,4 @@ fn variable(name: &'static str) -> Option<OsString> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const FILE: &str = r#"
-version = 1
-default = "user"
-[profile.user]
-addr = "https://user.example:7400"
-ca = "ca.crt"
-cert = "user.crt"
-key = "/keys/user.key"
-[profile.admin]
-addr = "https://admin.example:7400"
-cert = "admin.crt"
-allow_development = true
-"#;
-
-    /// A folder with a profiles file, and the environment that points to it.
-    fn environment(extra: &[(&'static str, &str)]) -> (tempfile::TempDir, Environment) {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("profiles.toml");
-        std::fs::write(&file, FILE).unwrap();
-        let extra: BTreeMap<_, _> = extra.iter().copied().collect();
-        let environment = Environment::from_lookup(|name| match name {
-            "SSO_CONFIG" => Some(file.clone().into_os_string()),
-            name => extra.get(name).map(OsString::from),
-        });
-        (folder, environment)
-    }
-
-    fn with_profile(name: &str) -> Overrides {
-        Overrides { profile: Some(name.to_owned()), ..Overrides::default() }
-    }
-
-    #[test]
-    fn the_default_profile_with_paths_relative_to_its_file() {
-        let (folder, environment) = environment(&[]);
-        let profile = Profile::resolve(&Overrides::default(), &environment).unwrap();
-        assert_eq!(profile.addr, "https://user.example:7400");
-        assert_eq!(profile.ca, Some(folder.path().join("ca.crt")));
-        assert_eq!(profile.key.as_deref(), Some(Path::new("/keys/user.key")));
-        assert!(!profile.allow_development);
-    }
-
-    #[test]
-    fn each_item_on_its_own_from_the_first_that_has_it() {
-        let (folder, environment) = environment(&[
-            ("SSO_PROFILE", "user"),
-            ("SSO_ADDR", "https://variable.example:1"),
-            ("SSO_CA", "/variable/ca"),
-            ("SSO_KEY", "/variable/key"),
-        ]);
-        let overrides = Overrides { key: Some("/flag/key".into()), ..with_profile("admin") };
-        let profile = Profile::resolve(&overrides, &environment).unwrap();
-        assert_eq!(profile.addr, "https://admin.example:7400", "a named profile beats a variable");
-        assert_eq!(profile.ca, Some("/variable/ca".into()), "what the profile lacks");
-        assert_eq!(profile.cert, Some(folder.path().join("admin.crt")));
-        assert_eq!(profile.key, Some("/flag/key".into()), "a flag beats all");
-        assert!(profile.allow_development);
-
-        let profile = Profile::resolve(&Overrides::default(), &environment).unwrap();
-        assert_eq!(profile.addr, "https://user.example:7400", "SSO_PROFILE names a profile");
-    }
-
-    #[test]
-    fn variables_beat_the_default_profile() {
-        let (_folder, environment) = environment(&[("SSO_ADDR", "https://variable.example:1")]);
-        let profile = Profile::resolve(&Overrides::default(), &environment).unwrap();
-        assert_eq!(profile.addr, "https://variable.example:1");
-    }
-
-    #[test]
-    fn revocation_lists_are_optional_and_take_the_same_way() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("profiles.toml");
-        let text = "version = 1\ndefault = \"a\"\n[profile.a]\naddr = \"https://a.example:1\"\n\
-                    ca = \"ca\"\ncert = \"c\"\nkey = \"k\"\n";
-        let environment = Environment { config: Some(file.clone()), ..Environment::default() };
-        let crl = |overrides: &Overrides, environment: &Environment| {
-            Profile::resolve(overrides, environment).unwrap().crl
-        };
-        std::fs::write(&file, text).unwrap();
-        assert_eq!(crl(&Overrides::default(), &environment), None);
-
-        std::fs::write(&file, format!("{text}crl = \"ca.crl\"\n")).unwrap();
-        let own = Some(folder.path().join("ca.crl"));
-        assert_eq!(crl(&Overrides::default(), &environment), own, "relative to the file");
-        let variable = Environment { crl: Some("/variable/crl".into()), ..environment };
-        assert_eq!(crl(&Overrides::default(), &variable), variable.crl);
-        assert_eq!(crl(&with_profile("a"), &variable), own, "a named profile beats a variable");
-        let flag = Overrides { crl: Some("/flag/crl".into()), ..with_profile("a") };
-        assert_eq!(crl(&flag, &variable), flag.crl);
-    }
-
-    #[test]
-    fn a_token_or_a_certificate_whichever_is_named_first() {
-        let (_folder, environment) = environment(&[("SSO_TOKEN_FILE", "/variable/token")]);
-        let resolve = |overrides: &Overrides| Profile::resolve(overrides, &environment).unwrap();
-        let identity = |profile: Profile| (profile.token_file, profile.cert.is_some());
-        let variable = Some(PathBuf::from("/variable/token"));
-        assert_eq!(
-            identity(resolve(&Overrides::default())),
-            (variable, false),
-            "before the default"
-        );
-        assert_eq!(
-            identity(resolve(&with_profile("user"))),
-            (None, true),
-            "a named profile before"
-        );
-        let flag = Overrides { token_file: Some("/flag/token".into()), ..with_profile("user") };
-        assert_eq!(identity(resolve(&flag)), (Some("/flag/token".into()), false));
-        let both = Overrides { cert: Some("c".into()), key: Some("k".into()), ..flag };
-        assert_eq!(
-            identity(resolve(&both)),
-            (Some("/flag/token".into()), true),
-            "as was asked for"
-        );
-    }
-
-    #[test]
-    fn a_socket_needs_neither_certificates_nor_tokens() {
-        let socket =
-            Overrides { addr: Some("unix:///run/sso.sock".into()), ..Overrides::default() };
-        let profile = Profile::resolve(&socket, &Environment::default()).unwrap();
-        assert_eq!((profile.ca, profile.cert, profile.token_file), (None, None, None));
-        let tls = Overrides { addr: Some("https://a:1".into()), ..Overrides::default() };
-        for (given, wanted) in [
-            (tls.clone(), "--ca"),
-            (Overrides { ca: Some("ca".into()), ..tls.clone() }, "--cert"),
-            (Overrides { ca: Some("ca".into()), key: Some("k".into()), ..tls.clone() }, "--cert"),
-            (Overrides { ca: Some("ca".into()), cert: Some("c".into()), ..tls.clone() }, "--key"),
-        ] {
-            let error = Profile::resolve(&given, &Environment::default()).unwrap_err().to_string();
-            assert!(error.contains(wanted), "{error}");
-        }
-        let token = Overrides { ca: Some("ca".into()), token_file: Some("t".into()), ..tls };
-        assert!(Profile::resolve(&token, &Environment::default()).is_ok());
-    }
-
-    #[test]
-    fn what_is_missing_is_named() {
-        let environment = Environment::default();
-        let error = Profile::resolve(&Overrides::default(), &environment).unwrap_err();
-        assert!(error.to_string().contains("--addr"), "{error}");
-        let error = Profile::resolve(&with_profile("x"), &environment).unwrap_err();
-        assert!(matches!(error, ProfileError::NoFile(_)), "{error}");
-
-        let (_folder, environment) = self::environment(&[]);
-        let error = Profile::resolve(&with_profile("x"), &environment).unwrap_err().to_string();
-        assert!(error.contains("'x'") && error.contains("admin, user"), "{error}");
-        let error = Profile::resolve(&with_profile("admin"), &environment).unwrap_err().to_string();
-        assert!(error.contains("SSO_CA"), "{error}");
-    }
-
-    #[test]
-    fn a_file_that_is_pointed_to_must_be_there_and_strict() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("none.toml");
-        let environment = Environment { config: Some(file.clone()), ..Environment::default() };
-        assert!(matches!(
-            Profile::resolve(&Overrides::default(), &environment),
-            Err(ProfileError::File(_))
-        ));
-        std::fs::write(&file, "version = 1\n[profile.a]\nadress = \"x\"\n").unwrap();
-        let error = Profile::resolve(&Overrides::default(), &environment).unwrap_err().to_string();
-        assert!(error.contains("adress"), "{error}");
-    }
-
-    #[test]
-    fn where_the_file_is() {
-        let at = |environment: Environment| environment.profiles_file();
-        let home = Some(PathBuf::from("/home/u"));
-        assert_eq!(
-            at(Environment { home: home.clone(), ..Environment::default() }),
-            Some("/home/u/.config/sso/profiles.toml".into())
-        );
-        let config_home = Some(PathBuf::from("/cfg"));
-        assert_eq!(
-            at(Environment { home, config_home, ..Environment::default() }),
-            Some("/cfg/sso/profiles.toml".into())
-        );
-        assert_eq!(at(Environment::default()), None);
-    }
-}
+mod tests;

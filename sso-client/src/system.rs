@@ -2,10 +2,11 @@
 
 use prost_types::FieldMask;
 use sso_proto::v1::{
-    DisableSystemRequest, EnableSystemRequest, GetGlobalInfoRequest, GetServerSettingsRequest,
-    GetServerStatusRequest, GetServerStatusResponse, GlobalInfo, ListServersRequest, ServerEntry,
-    ServerSettings, UpdateGlobalInfoRequest, UpdateServerSettingsRequest,
-    system_client::SystemClient,
+    BeginSealedRowsCheckRequest, BeginSealedRowsCheckResponse, CheckSealedRowsRequest,
+    CheckSealedRowsResponse, DisableSystemRequest, EnableSystemRequest, GetGlobalInfoRequest,
+    GetServerSettingsRequest, GetServerStatusRequest, GetServerStatusResponse, GlobalInfo,
+    ListServersRequest, ServerEntry, ServerSettings, UpdateGlobalInfoRequest,
+    UpdateServerSettingsRequest, system_client::SystemClient,
 };
 
 use crate::{Client, ClientError};
@@ -136,5 +137,41 @@ impl System {
             .await?;
         let settings = answer.settings.ok_or_else(|| ClientError::incomplete("settings"))?;
         Ok((answer.server, settings))
+    }
+
+    /// A key pair of the server that answers, for one [`System::check_sealed_rows`] within ten minutes.
+    pub async fn begin_sealed_rows_check(
+        &self,
+    ) -> Result<BeginSealedRowsCheckResponse, ClientError> {
+        self.client
+            .write(BeginSealedRowsCheckRequest {}, |channel, request| async move {
+                SystemClient::new(channel).begin_sealed_rows_check(request).await
+            })
+            .await
+    }
+
+    /// Has the server open every sealed row of the database with the keys of a backup, which
+    /// [`Secret::verify`](crate::secret::Secret::verify) sealed to its key. `progress` hears each
+    /// message; the last one is given back.
+    pub async fn check_sealed_rows(
+        &self,
+        check: &str,
+        sealed: Vec<u8>,
+        mut progress: impl FnMut(&CheckSealedRowsResponse),
+    ) -> Result<CheckSealedRowsResponse, ClientError> {
+        let message = CheckSealedRowsRequest { check: check.to_owned(), sealed };
+        let opening = self.client.open(message, |channel, request| async move {
+            SystemClient::new(channel).check_sealed_rows(request).await
+        });
+        let mut answers = opening.await.map_err(|status| self.client.error(&status))?;
+        while let Some(answer) =
+            answers.message().await.map_err(|status| self.client.error(&status))?
+        {
+            progress(&answer);
+            if answer.done {
+                return Ok(answer);
+            }
+        }
+        Err(ClientError::incomplete("done"))
     }
 }

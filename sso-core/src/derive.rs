@@ -58,6 +58,22 @@ pub(crate) fn extract(salt: &[u8], material: &[u8]) -> DerivedKey {
 ///
 /// The output is at most 64 bytes everywhere in this product, far below HKDF's 255 blocks.
 pub(crate) fn expand(key: &[u8; KEY_BYTES], info: &[u8], output: &mut [u8]) {
+    expand_here(key, info, output);
+    wipe_stack();
+}
+
+/// Overwrites the stack below its caller. HMAC and the ciphers keep blocks with the key there and leave
+/// them behind, where they would outlive the key.
+#[inline(never)]
+pub(crate) fn wipe_stack() {
+    let mut below = [0_u128; 256];
+    below.zeroize();
+    std::hint::black_box(&below);
+}
+
+/// In a frame of its own, below the one that wipes.
+#[inline(never)]
+fn expand_here(key: &[u8; KEY_BYTES], info: &[u8], output: &mut [u8]) {
     #[expect(clippy::expect_used, reason = "lengths are constants of this crate, not input")]
     Hkdf::<Sha256>::from_prk(key)
         .expect("32 bytes are one output of SHA-256")

@@ -80,6 +80,19 @@ impl KeyRing {
         Ok(Self { held, active, active_key })
     }
 
+    /// The ring of those generations that are to be kept; it shares their keys.
+    ///
+    /// # Errors
+    /// When the active one is not among them.
+    pub fn only(&self, keep: impl Fn(Generation) -> bool) -> Result<Self, KeyRingError> {
+        if !keep(self.active) {
+            return Err(KeyRingError::ActiveMissing(self.active));
+        }
+        let mut kept = self.clone();
+        kept.held.retain(|generation, _| keep(*generation));
+        Ok(kept)
+    }
+
     /// The generation that seals.
     #[must_use]
     pub fn active(&self) -> Generation {
@@ -212,6 +225,19 @@ mod tests {
         assert_ne!(
             ring(2, 1).unwrap(),
             KeyRing::new([(generation(1), key(1))], generation(1)).unwrap()
+        );
+    }
+
+    #[test]
+    fn a_part_of_a_ring_shares_its_keys_and_has_the_active_one() {
+        let ring = KeyRing::new([(generation(3), key(3)), (generation(1), key(1))], generation(3))
+            .unwrap();
+        let part = ring.only(|generation| generation.number() > 1).unwrap();
+        assert_eq!(part.generations().count(), 1);
+        assert!(std::ptr::eq(part.key(generation(3)).unwrap(), ring.key(generation(3)).unwrap()));
+        assert_eq!(
+            ring.only(|generation| generation.number() == 1).unwrap_err(),
+            KeyRingError::ActiveMissing(generation(3))
         );
     }
 

@@ -23,6 +23,7 @@ pub mod exit;
 pub mod key_ring;
 pub mod local;
 pub mod memory;
+pub mod officer;
 pub mod operations;
 pub mod passphrase;
 pub mod peer;

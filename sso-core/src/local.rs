@@ -283,7 +283,7 @@ async fn identify(io: UnixStream, users: &Arc<Users>, within: Duration) -> Optio
         return None;
     };
     // The database of users may be a directory on the network.
-    let asking = tokio::task::spawn_blocking(move || (user_of(uid), pid.and_then(program_of)));
+    let asking = tokio::task::spawn_blocking(move || (user_name(uid), pid.and_then(program_of)));
     let (user, program) = match tokio::time::timeout(within, asking).await {
         Ok(Ok(found)) => found,
         Ok(Err(_)) | Err(_) => {
@@ -294,7 +294,10 @@ async fn identify(io: UnixStream, users: &Arc<Users>, within: Duration) -> Optio
     Some(LocalConnection { io, peer: LocalPeer { uid, user, pid, program }, _place: place })
 }
 
-fn user_of(uid: u32) -> Option<Arc<str>> {
+/// The name of a user in the system's database of users; `None` where it has none. The database may be a
+/// directory on the network, so this may take its time.
+#[must_use]
+pub fn user_name(uid: u32) -> Option<Arc<str>> {
     match User::from_uid(Uid::from_raw(uid)) {
         Ok(user) => user.map(|user| user.name.into()),
         Err(error) => {

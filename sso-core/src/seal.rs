@@ -32,7 +32,7 @@ use rand::{TryRng as _, rngs::SysRng};
 use zeroize::Zeroizing;
 
 use crate::{
-    derive::{DerivedKey, Fingerprint, append, derive, expand},
+    derive::{DerivedKey, Fingerprint, append, derive, expand, wipe_stack},
     key_ring::{Generation, KeyRing, Listed},
     secret::SecretBytes,
 };
@@ -104,6 +104,13 @@ impl KeyRing {
     /// # Errors
     /// When the operating system has no random bytes.
     pub fn seal(&self, place: &Place<'_>, plaintext: &[u8]) -> Result<Vec<u8>, SealError> {
+        let sealed = self.seal_here(place, plaintext);
+        wipe_stack();
+        sealed
+    }
+
+    #[inline(never)]
+    fn seal_here(&self, place: &Place<'_>, plaintext: &[u8]) -> Result<Vec<u8>, SealError> {
         let active = self.active_key();
         let mut sealed = Vec::with_capacity(OVERHEAD + plaintext.len());
         sealed.push(VERSION);
@@ -121,6 +128,13 @@ impl KeyRing {
     /// When the bytes are not a sealed value, their key is not held, or they or their place were
     /// changed. Never panics, whatever the bytes are.
     pub fn open(&self, place: &Place<'_>, sealed: &[u8]) -> Result<SecretBytes, OpenError> {
+        let opened = self.open_here(place, sealed);
+        wipe_stack();
+        opened
+    }
+
+    #[inline(never)]
+    fn open_here(&self, place: &Place<'_>, sealed: &[u8]) -> Result<SecretBytes, OpenError> {
         let (header, record) =
             sealed.split_at_checked(HEADER).ok_or(OpenError::Malformed("too short"))?;
         let (generation, fingerprint) = parse_header(header)?;
@@ -476,9 +490,9 @@ mod tests {
     #[test]
     fn salts_never_repeat() {
         let ring = ring(1);
-        let seals = 20_000;
-        let salts: HashSet<Vec<u8>> = (0..seals)
-            .map(|_| ring.seal(&PLACE, b"").unwrap()[HEADER..HEADER + SALT].to_vec())
+        let seals = 1_000_000;
+        let salts: HashSet<[u8; SALT]> = (0..seals)
+            .map(|_| ring.seal(&PLACE, b"").unwrap()[HEADER..HEADER + SALT].try_into().unwrap())
             .collect();
         assert_eq!(salts.len(), seals);
     }

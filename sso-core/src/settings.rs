@@ -146,6 +146,27 @@ pub fn credential_or_file(
     }
 }
 
+/// As [`credential_or_file`], for secrets that are bytes and not text: a newline at the end belongs to
+/// the secret.
+///
+/// # Errors
+/// As [`credential_or_file`].
+pub fn exact_credential_or_file(
+    credential: Option<&str>,
+    file: Option<&Path>,
+) -> Result<Option<SecretBytes>, SettingsError> {
+    let (path, secret) = match (credential, file) {
+        (Some(name), None) => open_credential(name, credentials_directory())?,
+        (None, Some(path)) => {
+            let secret = File::open(path).map_err(|source| read_error(path, source))?;
+            refuse_lax(path, &secret)?;
+            (path.to_owned(), secret)
+        }
+        (Some(_), Some(_)) | (None, None) => return credential_or_file(credential, file),
+    };
+    read_exact_secret(&path, secret).map(Some)
+}
+
 /// `path` as the settings in the folder `base` mean it: relative ones start there.
 #[must_use]
 pub fn resolve(base: &Path, path: &Path) -> PathBuf {
@@ -263,7 +284,16 @@ fn credential_error(name: &str, message: &'static str) -> SettingsError {
     SettingsError::Credential { name: name.to_owned(), message }
 }
 
+/// The secret without one trailing newline.
 fn read_secret(path: &Path, file: File) -> Result<SecretBytes, SettingsError> {
+    whole_secret(path, file, true)
+}
+
+fn read_exact_secret(path: &Path, file: File) -> Result<SecretBytes, SettingsError> {
+    whole_secret(path, file, false)
+}
+
+fn whole_secret(path: &Path, file: File, is_line: bool) -> Result<SecretBytes, SettingsError> {
     let secret_error = |message| SettingsError::Secret { path: path.to_owned(), message };
     let metadata = file.metadata().map_err(|source| read_error(path, source))?;
     if !metadata.is_file() {
@@ -274,7 +304,7 @@ fn read_secret(path: &Path, file: File) -> Result<SecretBytes, SettingsError> {
     file.take(SECRET_FILE_MAX + 1)
         .read_to_end(&mut content)
         .map_err(|source| read_error(path, source))?;
-    if content.last() == Some(&b'\n') {
+    if is_line && content.last() == Some(&b'\n') {
         content.pop();
     }
     let size = content.len() as u64;
@@ -291,9 +321,17 @@ fn credentials_directory() -> Option<PathBuf> {
     std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from)
 }
 
+fn credential_secret(name: &str, directory: Option<PathBuf>) -> Result<SecretBytes, SettingsError> {
+    let (path, file) = open_credential(name, directory)?;
+    read_secret(&path, file)
+}
+
 /// The service manager guards the folder itself, and shows modes widened by access lists: the mode is
 /// not checked.
-fn credential_secret(name: &str, directory: Option<PathBuf>) -> Result<SecretBytes, SettingsError> {
+fn open_credential(
+    name: &str,
+    directory: Option<PathBuf>,
+) -> Result<(PathBuf, File), SettingsError> {
     if name.is_empty() || name.contains(['/', '\0']) || name.starts_with('.') {
         return Err(credential_error(name, "is not a name of a credential"));
     }
@@ -306,7 +344,7 @@ fn credential_secret(name: &str, directory: Option<PathBuf>) -> Result<SecretByt
     })?;
     let path = directory.join(name);
     let file = File::open(&path).map_err(|source| read_error(&path, source))?;
-    read_secret(&path, file)
+    Ok((path, file))
 }
 
 fn create_beside(path: &Path, folder: &Path) -> io::Result<(PathBuf, File)> {

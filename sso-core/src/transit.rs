@@ -6,14 +6,20 @@
 //! by TLS, not here.
 //!
 //! A sealed message is `version 1 ‖ sender's public key 32 ‖ wrapped`.
+//!
+//! The same message sealed to a [`StaticKeyPair`] is an envelope that is kept: the holder of the
+//! private key opens it years later. Its context says what it is for.
 
 use aws_lc_rs::{
-    agreement::{EphemeralPrivateKey, UnparsedPublicKey, X25519, agree_ephemeral},
+    agreement::{
+        EphemeralPrivateKey, PrivateKey, UnparsedPublicKey, X25519, agree, agree_ephemeral,
+    },
     rand::SystemRandom,
 };
 
 use crate::{
     derive::{DerivedKey, extract},
+    memory::LockedKey,
     seal::SealError,
     secret::SecretBytes,
     wrapping::{UnwrapError, WrappingKey},
@@ -22,10 +28,24 @@ use crate::{
 const VERSION: u8 = 1;
 const PUBLIC: usize = 32;
 const DOMAIN: &[u8] = b"sso transit 1";
+const OFFICER: &[u8] = b"sso backup officer 1";
 
 /// The context of the call that hands out the key ring: what the master seals with and what a server
 /// opens with.
 pub const FETCH: &[&[u8]] = &[b"sso.v1.MasterSecret/Fetch"];
+
+/// The context of the call that hands a whole keystore to another master.
+pub const REPLICATE: &[&[u8]] = &[b"sso.v1.MasterSecret/Replicate"];
+/// The context of the keys of a backup, which the master seals to a server that is to open every row
+/// with them.
+pub const CHECK: &[&[u8]] = &[b"sso.v1.System/CheckSealedRows"];
+
+/// The context of the envelope with the key of one backup that is made for an officer. `backup` is
+/// the id of the backup, so that an envelope moved to another file does not open.
+#[must_use]
+pub const fn officer_context(backup: &[u8; 16]) -> [&[u8]; 2] {
+    [OFFICER, backup]
+}
 
 /// Why a secret cannot be sealed or opened in transit.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -87,16 +107,61 @@ impl TransitKeyPair {
     /// # Errors
     /// When the message is malformed, meant for another key pair or context, or changed.
     pub fn open(self, sealed: &[u8], context: &[&[u8]]) -> Result<SecretBytes, TransitError> {
-        let (&version, rest) =
-            sealed.split_first().ok_or(TransitError::Malformed("it is empty"))?;
-        if version != VERSION {
-            return Err(TransitError::Malformed("unknown format version"));
-        }
-        let (sender, wrapped) =
-            rest.split_first_chunk::<PUBLIC>().ok_or(TransitError::Malformed("too short"))?;
-        let key = agree(self.private, sender, sender, &self.public)?;
+        let (sender, wrapped) = parse(sealed)?;
+        let key = wrapping(self.private, sender, sender, &self.public)?;
         Ok(key.unwrap(context, wrapped)?)
     }
+}
+
+/// A key pair that is kept: its private half is a key of 32 random bytes.
+#[derive(Debug)]
+pub struct StaticKeyPair {
+    private: PrivateKey,
+    public: [u8; PUBLIC],
+}
+
+impl StaticKeyPair {
+    /// The key pair whose private half is `private`.
+    ///
+    /// # Errors
+    /// When the library does not take the key.
+    pub fn from_private(private: &LockedKey) -> Result<Self, TransitError> {
+        // Expose: into the key object of the library, which wipes it when it is freed.
+        let private = PrivateKey::from_private_key(&X25519, private.expose())
+            .map_err(|_| TransitError::KeyPair)?;
+        let public = private.compute_public_key().map_err(|_| TransitError::KeyPair)?;
+        let public = public.as_ref().try_into().map_err(|_| TransitError::KeyPair)?;
+        Ok(Self { private, public })
+    }
+
+    /// The public half.
+    #[must_use]
+    pub const fn public_key(&self) -> &[u8; PUBLIC] {
+        &self.public
+    }
+
+    /// What was sealed to this key pair for `context`.
+    ///
+    /// # Errors
+    /// When the message is malformed, meant for another key pair or context, or changed.
+    pub fn open(&self, sealed: &[u8], context: &[&[u8]]) -> Result<SecretBytes, TransitError> {
+        let (sender, wrapped) = parse(sealed)?;
+        let peer = UnparsedPublicKey::new(&X25519, sender.as_slice());
+        let salt = [DOMAIN, sender, &self.public].concat();
+        let key = agree(&self.private, peer, TransitError::PublicKey, |shared| {
+            Ok(WrappingKey::from_derived(extract(&salt, shared)))
+        })?;
+        Ok(key.unwrap(context, wrapped)?)
+    }
+}
+
+/// The sender's public key and the wrapped bytes.
+fn parse(sealed: &[u8]) -> Result<(&[u8; PUBLIC], &[u8]), TransitError> {
+    let (&version, rest) = sealed.split_first().ok_or(TransitError::Malformed("it is empty"))?;
+    if version != VERSION {
+        return Err(TransitError::Malformed("unknown format version"));
+    }
+    rest.split_first_chunk::<PUBLIC>().ok_or(TransitError::Malformed("too short"))
 }
 
 /// `plaintext`, sealed to the recipient's `public` key (32 bytes) for `context`.
@@ -110,7 +175,7 @@ pub fn seal_to(
 ) -> Result<Vec<u8>, TransitError> {
     let recipient: &[u8; PUBLIC] = public.try_into().map_err(|_| TransitError::PublicKey)?;
     let sender = TransitKeyPair::generate()?;
-    let key = agree(sender.private, recipient, &sender.public, recipient)?;
+    let key = wrapping(sender.private, recipient, &sender.public, recipient)?;
     let mut sealed = vec![VERSION];
     sealed.extend_from_slice(&sender.public);
     sealed.extend_from_slice(&key.wrap(context, plaintext)?);
@@ -119,7 +184,7 @@ pub fn seal_to(
 
 /// The wrapping key both ends agree on. The library refuses public keys that give a shared secret
 /// of zeros.
-fn agree(
+fn wrapping(
     own: EphemeralPrivateKey,
     peer: &[u8; PUBLIC],
     sender: &[u8; PUBLIC],
@@ -171,6 +236,47 @@ mod tests {
             sealed[at] ^= 1;
             assert!(pair.open(&sealed, &[]).is_err(), "changed at {at}");
         }
+    }
+
+    fn officer() -> StaticKeyPair {
+        StaticKeyPair::from_private(&LockedKey::from_bytes(&[7; 32]).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn an_envelope_opens_again_and_again_for_its_context_alone() {
+        let context = officer_context(&[1; 16]);
+        let sealed = seal_to(officer().public_key(), &context, b"secret").unwrap();
+        for _ in 0..2 {
+            assert_eq!(officer().open(&sealed, &context).unwrap().expose(), b"secret");
+        }
+        let other = officer().open(&sealed, &officer_context(&[2; 16]));
+        assert_eq!(other, Err(TransitError::NotAuthentic));
+        let foreign = StaticKeyPair::from_private(&LockedKey::generate().unwrap()).unwrap();
+        assert_eq!(foreign.open(&sealed, &context), Err(TransitError::NotAuthentic));
+    }
+
+    #[test]
+    fn damaged_envelopes_are_refused() {
+        let sealed = seal_to(officer().public_key(), &[], b"secret").unwrap();
+        for at in 0..sealed.len() {
+            assert!(officer().open(&sealed[..at], &[]).is_err(), "cut at {at}");
+            let mut changed = sealed.clone();
+            changed[at] ^= 1;
+            assert!(officer().open(&changed, &[]).is_err(), "changed at {at}");
+        }
+    }
+
+    /// RFC 7748, section 6.1.
+    #[test]
+    fn the_public_key_is_that_of_the_rfc() {
+        let bytes = |hex: &str| -> Vec<u8> {
+            (0..64).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+        };
+        let private = "77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a";
+        let public = "8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a";
+        let private = LockedKey::from_bytes(&bytes(private)).unwrap();
+        let pair = StaticKeyPair::from_private(&private).unwrap();
+        assert_eq!(pair.public_key().as_slice(), bytes(public));
     }
 
     #[test]

@@ -7,9 +7,11 @@ use sso_core::{
     tls::TlsError,
 };
 
+use sso_protector::{ProtectorError, prompt::PromptError};
+
 use crate::{
-    backup::BackupError, file::FileError, init::InitError, keystore::KeystoreError,
-    prompt::PromptError, protector::ProtectorError,
+    backup::BackupError, file::FileError, init::InitError, join::JoinError,
+    keystore::KeystoreError, protectors::ProtectorsError, restore::RestoreError,
 };
 
 /// Why the program ends without having done what it was to do.
@@ -25,6 +27,9 @@ pub enum MasterError {
     /// A protector.
     #[error(transparent)]
     Protector(#[from] ProtectorError),
+    /// The protectors of a keystore are not changed.
+    #[error(transparent)]
+    Protectors(#[from] ProtectorsError),
     /// A backup.
     #[error(transparent)]
     Backup(#[from] BackupError),
@@ -34,6 +39,15 @@ pub enum MasterError {
     /// Making a keystore.
     #[error(transparent)]
     Init(#[from] InitError),
+    /// Making the keystore of a standby.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    /// The socket for administrators.
+    #[error(transparent)]
+    Local(#[from] sso_core::local::LocalError),
+    /// Making a keystore from a backup.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
     /// Certificates.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -66,13 +80,29 @@ impl MasterError {
             }
             Self::Keystore(error) => keystore(error),
             Self::Protector(error) => protector(error),
+            Self::Protectors(error) => protectors(error),
             Self::Backup(error) => backup(error),
             Self::Init(error) => match error {
-                InitError::SamePath => Exit::Usage,
+                InitError::NoBackup | InitError::SamePath => Exit::Usage,
                 InitError::NotUnlocked => Exit::Unavailable,
             },
-            Self::Harden(_) | Self::Listen { .. } | Self::Server(_) => Exit::Unavailable,
+            Self::Restore(error) => restore(error),
+            Self::Join(JoinError::Refused(_)) => Exit::Refused,
+            Self::Join(JoinError::NoPrimary(_))
+            | Self::Local(_)
+            | Self::Harden(_)
+            | Self::Listen { .. }
+            | Self::Server(_) => Exit::Unavailable,
         }
+    }
+}
+
+fn restore(error: &RestoreError) -> Exit {
+    match error {
+        RestoreError::Newer { .. } | RestoreError::Foreign { .. } | RestoreError::Unusable(_) => {
+            Exit::Refused
+        }
+        RestoreError::Aside { .. } | RestoreError::NotUnlocked => Exit::Unavailable,
     }
 }
 
@@ -83,21 +113,30 @@ fn keystore(error: &KeystoreError) -> Exit {
         | KeystoreError::Damaged { .. }
         | KeystoreError::Foreign { .. }
         | KeystoreError::KeyRing(_) => Exit::Settings,
-        KeystoreError::Key(_) | KeystoreError::Seal(_) => Exit::Unavailable,
+        KeystoreError::Held { .. } => Exit::Refused,
+        KeystoreError::Key(_)
+        | KeystoreError::Seal(_)
+        | KeystoreError::Replaced(_)
+        | KeystoreError::NotProved(_) => Exit::Unavailable,
     }
 }
 
 fn protector(error: &ProtectorError) -> Exit {
     match error {
-        ProtectorError::WrongPassphrase(_) => Exit::Denied,
+        ProtectorError::WrongPassphrase(_)
+        | ProtectorError::WrongKeyFile { .. }
+        | ProtectorError::WrongPin { .. } => Exit::Denied,
         ProtectorError::EntryMissing { .. }
         | ProtectorError::Unavailable { .. }
+        | ProtectorError::Token { .. }
         | ProtectorError::Key(_)
         | ProtectorError::Seal(_) => Exit::Unavailable,
         ProtectorError::Foreign { .. }
         | ProtectorError::OtherKey { .. }
         | ProtectorError::NoStanza { .. }
         | ProtectorError::Damaged { .. }
+        | ProtectorError::NotAuthentic { .. }
+        | ProtectorError::KeyFileLength { .. }
         | ProtectorError::NotBuilt(_)
         | ProtectorError::Stretch(_)
         | ProtectorError::Prompt(_)
@@ -105,11 +144,30 @@ fn protector(error: &ProtectorError) -> Exit {
     }
 }
 
+fn protectors(error: &ProtectorsError) -> Exit {
+    match error {
+        ProtectorsError::Owner { .. } => Exit::Denied,
+        ProtectorsError::NotInSettings(_) => Exit::Settings,
+        ProtectorsError::NotThere { .. }
+        | ProtectorsError::Several { .. }
+        | ProtectorsError::Last(_)
+        | ProtectorsError::Forgetful(_)
+        | ProtectorsError::NoOther { .. }
+        | ProtectorsError::Changed => Exit::Refused,
+        ProtectorsError::NotProved(_) => Exit::Unavailable,
+    }
+}
+
 fn backup(error: &BackupError) -> Exit {
     match error {
         BackupError::File(error) => file(error),
-        BackupError::WrongPassword { .. } => Exit::Denied,
+        BackupError::WrongPassword { .. }
+        | BackupError::WrongKey(_)
+        | BackupError::NoLock { .. }
+        | BackupError::Shares(_) => Exit::Denied,
+        BackupError::Foreign(_) => Exit::Refused,
         BackupError::Format(_)
+        | BackupError::Locks(_)
         | BackupError::Reminder(_)
         | BackupError::Password(_)
         | BackupError::Stretch(_)

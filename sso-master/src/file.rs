@@ -118,26 +118,32 @@ struct Kind {
     version: u64,
 }
 
-/// Parses JSON of the given format and version, strictly.
-pub(crate) fn parse<T: DeserializeOwned>(
+/// The version of the JSON in `content`, one of those that are `known`, the newest of which comes last.
+pub(crate) fn version(
     content: &[u8],
     format: &'static str,
-    version: u64,
-) -> Result<T, FormatError> {
-    let place = |error: serde_json::Error| {
-        FormatError::damaged(format!("line {}, column {}: {error}", error.line(), error.column()))
-    };
+    known: &[u64],
+) -> Result<u64, FormatError> {
     match serde_json::from_slice::<Kind>(content) {
-        Ok(kind) if kind.format != format => return Err(FormatError::Other(format)),
-        Ok(kind) if kind.version != version => {
-            return Err(FormatError::Version { found: kind.version, known: version });
+        Ok(kind) if kind.format != format => Err(FormatError::Other(format)),
+        Ok(kind) if !known.contains(&kind.version) => {
+            let known = known.last().copied().unwrap_or_default();
+            Err(FormatError::Version { found: kind.version, known })
         }
-        Ok(_) => {}
+        Ok(kind) => Ok(kind.version),
         // A file of this format that was cut off still begins with its name.
         Err(error) if content.windows(format.len()).any(|part| part == format.as_bytes()) => {
-            return Err(place(error));
+            Err(place(&error))
         }
-        Err(_) => return Err(FormatError::Other(format)),
+        Err(_) => Err(FormatError::Other(format)),
     }
-    serde_json::from_slice(content).map_err(place)
+}
+
+/// Parses JSON strictly; to be called when the version is known.
+pub(crate) fn body<T: DeserializeOwned>(content: &[u8]) -> Result<T, FormatError> {
+    serde_json::from_slice(content).map_err(|error| place(&error))
+}
+
+fn place(error: &serde_json::Error) -> FormatError {
+    FormatError::damaged(format!("line {}, column {}: {error}", error.line(), error.column()))
 }

@@ -9,21 +9,28 @@ use sso_core::{
     memory::LockedKey,
     secret::SecretText,
 };
+use sso_protector::{Protector, ProtectorError, Stanza, unlock};
 use sso_proto::Event;
 use uuid::Uuid;
 
 use crate::{
-    backup::{Backup, BackupError, check_password, check_reminder},
+    backup::{Backup, BackupError, Locks, Opener},
+    custody::KeystoreLock,
     error::MasterError,
     file::FileError,
     keystore::{Keystore, KeystoreError},
-    protector::{Protector, ProtectorError, Stanza, unlock},
 };
+
+/// The epoch that every keystore begins with.
+const FIRST_EPOCH: u64 = 1;
 
 /// Why no keystore is made, beyond what files and protectors say.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InitError {
+    /// Nobody may rely on keys that are nowhere else.
+    #[error("name the backup file to make: --backup FILE")]
+    NoBackup,
     /// One file cannot be both.
     #[error("the backup must be another file than the keystore, best on another machine")]
     SamePath,
@@ -84,8 +91,9 @@ pub fn init(
     clock: &Clock,
 ) -> Result<Made, MasterError> {
     require_new(target)?;
-    check_password(password)?;
-    check_reminder(reminder, password)?;
+    let locks = Locks::password(password.clone(), reminder);
+    locks.check()?;
+    let _lock = KeystoreLock::take(&target.keystore)?;
     let now = clock.now();
     let id = Uuid::new_v4();
     let secret = LockedKey::generate().map_err(KeystoreError::from)?;
@@ -98,8 +106,9 @@ pub fn init(
     let keystore_key = LockedKey::generate().map_err(KeystoreError::from)?;
     // Before the backup: here somebody may be asked, and may give up.
     let stanzas = wrap(protectors, id, &keystore_key, &mut undo)?;
-    let backup = Backup::seal(id, &ring, password, reminder, now)?;
-    let written = backup.write_and_prove(&target.backup, password, &ring).inspect_err(|error| {
+    let (backup, _) = Backup::seal(id, FIRST_EPOCH, &ring, &locks, now)?;
+    let opener = Opener::Password(password.clone());
+    let written = backup.write_and_prove(&target.backup, &opener, &ring).inspect_err(|error| {
         tracing::error!(event = Event::BackupNotWritten.number(), %error, "no backup");
     });
     if !matches!(written, Err(BackupError::File(FileError::Exists(_)))) {
@@ -108,7 +117,8 @@ pub fn init(
     written?;
     tracing::info!(event = Event::BackupWritten.number(), backup = %target.backup.display(), "backup written and opened");
 
-    let keystore = Keystore::create(id, &secret, &keystore_key, stanzas, now)?;
+    let keystore = Keystore::create(id, Uuid::new_v4(), &secret, &keystore_key, stanzas, now)?
+        .with_backup(&keystore_key, now)?;
     prove(&keystore, protectors, &ring)?;
     keystore.write_new(&target.keystore)?;
     undo.keep();
@@ -144,7 +154,7 @@ fn prove(
     let again = Keystore::parse(keystore.to_text().as_bytes()).map_err(KeystoreError::from)?;
     for protector in protectors {
         let protector = std::slice::from_ref(protector);
-        if again.open(&unlock(protector, &again)?)? != *ring {
+        if again.open(&unlock(protector, again.id(), again.stanzas())?)? != *ring {
             return Err(InitError::NotUnlocked.into());
         }
     }
@@ -205,15 +215,12 @@ fn exists(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
+    use std::{cell::RefCell, sync::LazyLock};
 
     use sso_core::passphrase::Argon2Params;
 
     use super::*;
-    use crate::{
-        prompt::Asker,
-        protector::{Kind, Passphrase, PassphraseSource, RingStanza},
-    };
+    use sso_protector::{Kind, Passphrase, PassphraseSource, RingStanza};
 
     fn target(folder: &tempfile::TempDir) -> Target {
         Target {
@@ -223,9 +230,14 @@ mod tests {
     }
 
     fn passphrase() -> Vec<Box<dyn Protector>> {
-        let asker = Asker::scripted(["correct horse", "correct horse", "correct horse"]);
-        let work = Argon2Params::FLOOR;
-        vec![Box::new(Passphrase::with(PassphraseSource::Prompt, asker, work))]
+        static FILE: LazyLock<tempfile::NamedTempFile> = LazyLock::new(|| {
+            // Private, as all of them.
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), "correct horse").unwrap();
+            file
+        });
+        let source = PassphraseSource::File(FILE.path().to_owned());
+        vec![Box::new(Passphrase::with_work(source, Argon2Params::FLOOR))]
     }
 
     fn password() -> SecretText {
@@ -245,11 +257,19 @@ mod tests {
 
         let keystore = Keystore::read(&target.keystore).unwrap();
         assert_eq!(keystore.id(), made.keystore);
-        let ring = keystore.open(&unlock(&passphrase(), &keystore).unwrap()).unwrap();
+        let ring = keystore
+            .open(&unlock(&passphrase(), keystore.id(), keystore.stanzas()).unwrap())
+            .unwrap();
         let backup = Backup::read(&target.backup).unwrap();
-        assert_eq!(backup.open(&password()).unwrap(), ring);
+        assert_eq!(backup.open(&Opener::Password(password())).unwrap(), ring);
         assert_eq!((backup.keystore(), backup.reminder()), (made.keystore, "staples"));
         assert_eq!(ring.active_fingerprint(), made.fingerprint);
+        // The backup was opened again, so it counts; this copy is the primary's.
+        let first = &keystore.generations()[0];
+        assert_eq!(first.backed_up, Some(first.created));
+        assert!(keystore.is_primary() && keystore.member() != keystore.id());
+        assert_eq!((keystore.epoch(), keystore.change()), (1, 1));
+        assert_eq!(files(&folder).len(), 2);
     }
 
     #[test]
@@ -264,6 +284,17 @@ mod tests {
             assert_eq!(files(&folder), [existing]);
             assert_eq!(std::fs::read(folder.path().join(existing)).unwrap(), b"mine");
         }
+    }
+
+    #[test]
+    fn whoever_lives_by_the_keystore_keeps_others_from_making_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = target(&folder);
+        let _lock = KeystoreLock::take(&target.keystore).unwrap();
+        let error = init(&target, &passphrase(), &password(), "", &Clock::System).unwrap_err();
+        assert!(error.to_string().contains("in use by"), "{error}");
+        assert_eq!(error.exit(), sso_core::exit::Exit::Refused);
+        assert_eq!(files(&folder), ["keystore.json.lock"]);
     }
 
     #[test]
@@ -292,7 +323,7 @@ mod tests {
                 return Err(ProtectorError::EntryMissing { kind, keystore, advice: "" });
             }
             *self.key.borrow_mut() = Some(LockedKey::from_bytes(key.expose()).unwrap());
-            Ok(Stanza::Keyutils(RingStanza { keystore, fingerprint: Fingerprint::of(key) }))
+            Ok(Stanza::Keyutils(RingStanza::new(keystore, key)))
         }
 
         fn unwrap(&self, _: Uuid, _: &Stanza) -> Result<Option<LockedKey>, ProtectorError> {

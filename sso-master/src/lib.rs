@@ -9,16 +9,22 @@
 //! ```
 
 pub mod backup;
+pub mod custody;
 pub mod distribution;
-mod encoding;
 pub mod error;
 pub mod file;
+pub mod house;
 pub mod init;
+pub mod join;
 pub mod keystore;
-pub mod prompt;
-pub mod protector;
+pub mod protectors;
+pub mod restore;
+pub mod roster;
+pub mod rotation;
+pub mod secret;
 pub mod serve;
 pub mod settings;
+pub mod standby;
 
 /// This program and its version, as it signs files.
 pub const TOOL: &str = concat!("sso-master ", env!("CARGO_PKG_VERSION"));

@@ -9,14 +9,14 @@ use std::{
 
 use serde::Deserialize;
 use sso_core::{
+    connector::check_address,
     peer::CertificateRule,
     process::ProcessSettings,
     settings::{SettingsError, base_of, load, resolve},
     telemetry::TelemetrySettings,
     tls::{ClientCertificate, TlsSettings},
 };
-
-use crate::protector::{Kind, OsKeyring, Passphrase, PassphraseSource, Protector, ProtectorError};
+use sso_protector::{Kind, Protector, ProtectorError, ProtectorSettings};
 
 /// Where the settings are when nothing else is said.
 pub const DEFAULT_PATH: &str = "/etc/sso/sso-master.toml";
@@ -27,11 +27,14 @@ const HEARTBEAT: std::ops::RangeInclusive<u32> = 100..=60_000;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// The name that servers are shown.
+    /// The name that servers and other masters are shown.
     pub name: String,
+    /// How a keystore that is made here begins; promotions are kept in the keystore.
+    #[serde(default)]
+    pub role: Role,
     /// The file with the wrapped keys.
     pub keystore: PathBuf,
-    /// Where servers connect to.
+    /// Where servers and other masters connect to.
     pub listen: SocketAddr,
     /// Where `/livez`, `/readyz` and `/metrics` are; nowhere by default.
     pub operations_listen: Option<SocketAddr>,
@@ -43,11 +46,23 @@ pub struct Settings {
     pub require_locked_memory: bool,
     /// Certificate, key and authorities.
     pub tls: TlsSettings,
-    /// Who gives the keystore key back.
-    pub protector: ProtectorSettings,
+    /// Who gives the keystore key back, first the one to ask first; each of them is enough.
+    pub protector: Vec<ProtectorSettings>,
     /// The SSO servers that may have the master secret.
     #[serde(default)]
     pub server: Vec<ServerEntry>,
+    /// The other masters.
+    #[serde(default)]
+    pub peer: Vec<PeerEntry>,
+    /// How the master secret is administered.
+    #[serde(default)]
+    pub administration: AdministrationSettings,
+    /// The SSO administrators who may do that.
+    #[serde(default)]
+    pub administrator: Vec<AdministratorEntry>,
+    /// Backups.
+    #[serde(default)]
+    pub backup: BackupSettings,
     /// Logs.
     #[serde(default)]
     pub telemetry: TelemetrySettings,
@@ -56,26 +71,104 @@ pub struct Settings {
     pub process: ProcessSettings,
 }
 
-/// Section `[protector]`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ProtectorSettings {
-    /// The first protector asked.
-    pub kind: Kind,
-    /// A private file with the passphrase.
-    passphrase_file: Option<PathBuf>,
-    /// A systemd credential with the passphrase.
-    credential: Option<String>,
+/// How a keystore begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// With a master secret generated here.
+    #[default]
+    Primary,
+    /// With what another master has.
+    Standby,
 }
 
 /// One `[[server]]`: who may have the master secret.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServerEntry {
-    /// Its name in logs.
+    /// Its name in logs, and for `sso server revoke`.
     pub name: String,
     /// How its certificate is known.
     pub certificate: CertificateRule,
+}
+
+/// One `[[peer]]`: another master of the system.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeerEntry {
+    /// What its own settings call it.
+    pub name: String,
+    /// `https://HOST:PORT`
+    pub url: String,
+    /// How its certificate is known.
+    pub certificate: CertificateRule,
+}
+
+/// Section `[administration]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdministrationSettings {
+    /// The socket for callers on this machine; none by default.
+    pub socket: Option<PathBuf>,
+    /// Permission bits of the socket: who may write to it may connect.
+    pub socket_mode: u32,
+    /// Whether administrators may call over the network, with their certificates.
+    pub remote: bool,
+}
+
+impl Default for AdministrationSettings {
+    fn default() -> Self {
+        Self { socket: None, socket_mode: 0o660, remote: false }
+    }
+}
+
+/// One `[[administrator]]`: an SSO administrator who may administer the master secret.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdministratorEntry {
+    /// Who they are, in logs.
+    pub name: String,
+    /// The user of this machine that they are at the socket.
+    pub user: Option<String>,
+    /// How their certificate is known, where the network is allowed.
+    pub certificate: Option<CertificateRule>,
+}
+
+/// Section `[backup]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BackupSettings {
+    /// Where scheduled backups are written; none are by default.
+    pub folder: Option<PathBuf>,
+    /// Hours between scheduled backups, 1 to 8760.
+    pub every_hours: u32,
+    /// How many scheduled backups are kept, 1 to 1000.
+    pub keep: u32,
+    /// A private file with the password of scheduled backups.
+    pub password_file: Option<PathBuf>,
+    /// A systemd credential with the password of scheduled backups.
+    pub credential: Option<String>,
+    /// Helps to remember that password.
+    pub reminder: String,
+    /// Days after which the last backup counts as old, 1 to 3650.
+    pub warn_after_days: u32,
+    /// Days after which the active generation counts as old, 1 to 3650.
+    pub rotate_after_days: u32,
+}
+
+impl Default for BackupSettings {
+    fn default() -> Self {
+        Self {
+            folder: None,
+            every_hours: 24,
+            keep: 14,
+            password_file: None,
+            credential: None,
+            reminder: String::new(),
+            warn_after_days: 35,
+            rotate_after_days: 365,
+        }
+    }
 }
 
 fn default_heartbeat() -> u32 {
@@ -92,8 +185,16 @@ impl Settings {
         let base = base_of(path);
         settings.keystore = resolve(&base, &settings.keystore);
         settings.tls = settings.tls.resolve(&base);
-        let file = &mut settings.protector.passphrase_file;
-        *file = file.as_deref().map(|file| resolve(&base, file));
+        for protector in &mut settings.protector {
+            protector.resolve(&base);
+        }
+        for path in [
+            &mut settings.administration.socket,
+            &mut settings.backup.folder,
+            &mut settings.backup.password_file,
+        ] {
+            *path = path.as_deref().map(|path| resolve(&base, path));
+        }
         settings.check(path)?;
         Ok(settings)
     }
@@ -113,18 +214,40 @@ impl Settings {
             let (from, to) = (HEARTBEAT.start(), HEARTBEAT.end());
             return Err(refused("heartbeat_interval_ms", format!("write {from} to {to}")));
         }
-        let protector = &self.protector;
-        if protector.passphrase_file.is_some() && protector.credential.is_some() {
-            let message = "not together with passphrase_file: keep one of them";
-            return Err(refused("protector.credential", message.into()));
+        if self.protector.is_empty() {
+            return Err(refused("protector", "name at least one".into()));
         }
-        let mut names = HashSet::new();
-        for server in &self.server {
-            if server.name.trim().is_empty() || !names.insert(&server.name) {
-                let message = format!("{:?} is empty or there twice", server.name);
-                return Err(refused("server.name", message));
+        if self.protector.iter().all(|protector| protector.kind() == Kind::Keyutils) {
+            let message = "the kernel forgets at a restart of the machine: name another one too";
+            return Err(refused("protector", message.into()));
+        }
+        for (at, protector) in self.protector.iter().enumerate() {
+            protector
+                .check()
+                .map_err(|(key, message)| refused(&format!("protector[{at}].{key}"), message))?;
+        }
+        let servers = self.server.iter().map(|server| ("server.name", &server.name));
+        let peers = self.peer.iter().map(|peer| ("peer.name", &peer.name));
+        let administrators = self.administrator.iter().map(|it| ("administrator.name", &it.name));
+        let mut names = HashSet::from([("peer.name", &self.name)]);
+        for (key, name) in servers.chain(peers).chain(administrators) {
+            if name.trim().is_empty() || !names.insert((key, name)) {
+                return Err(refused(key, format!("{name:?} is empty or there twice")));
             }
         }
+        for peer in &self.peer {
+            if self.server.iter().any(|server| server.name == peer.name) {
+                let message = format!("{:?} is the name of a [[server]] too", peer.name);
+                return Err(refused("peer.name", message));
+            }
+            check_address(&peer.url)
+                .map_err(|problem| refused("peer.url", format!("{}: {problem}", peer.url)))?;
+        }
+        if self.role == Role::Standby && self.peer.is_empty() {
+            return Err(refused("peer", "name the primary that this standby follows".into()));
+        }
+        self.check_administration().map_err(|(key, message)| refused(key, message))?;
+        self.backup.check().map_err(|(key, message)| refused(key, message))?;
         if self.tls.client_certificate != ClientCertificate::Required {
             let message = "servers prove with their certificates who they are: leave the key out";
             return Err(refused("tls.client_certificate", message.into()));
@@ -133,46 +256,55 @@ impl Settings {
     }
 }
 
-impl ProtectorSettings {
+impl Settings {
+    fn check_administration(&self) -> Result<(), (&'static str, String)> {
+        for administrator in &self.administrator {
+            if administrator.user.is_none() && administrator.certificate.is_none() {
+                let message = format!("{:?} has neither user nor certificate", administrator.name);
+                return Err(("administrator", message));
+            }
+        }
+        let with_certificate = self.administrator.iter().any(|it| it.certificate.is_some());
+        if self.administration.remote && !with_certificate {
+            let message = "no [[administrator]] has a certificate, so nobody could call".to_owned();
+            return Err(("administration.remote", message));
+        }
+        Ok(())
+    }
+
     /// The protectors, first the one to ask first.
     ///
-    /// With `keyutils` a passphrase follows always, because the kernel forgets; with
-    /// `secret-service` only when a file or a credential is named.
-    ///
     /// # Errors
-    /// When a keyring cannot be used. With `skip_unusable` that is an error only when no other
-    /// protector is left.
+    /// When one cannot be used. With `skip_unusable` that is an error only when no other is left.
     pub fn protectors(
         &self,
         skip_unusable: bool,
     ) -> Result<Vec<Box<dyn Protector>>, ProtectorError> {
-        let keyring = match self.kind {
-            Kind::Passphrase => None,
-            Kind::SecretService => Some(OsKeyring::secret_service()),
-            Kind::Keyutils => Some(OsKeyring::keyutils()),
-        };
-        let source = self.source();
-        let passphrase = self.kind != Kind::SecretService || source != PassphraseSource::Prompt;
-        let mut protectors: Vec<Box<dyn Protector>> = Vec::new();
-        match keyring {
-            None => {}
-            Some(Ok(keyring)) => protectors.push(Box::new(keyring)),
-            Some(Err(error)) if passphrase && skip_unusable => {
-                tracing::warn!(%error, "only the passphrase is left");
-            }
-            Some(Err(error)) => return Err(error),
-        }
-        if passphrase {
-            protectors.push(Box::new(Passphrase::new(source)));
-        }
-        Ok(protectors)
+        sso_protector::protectors(&self.protector, skip_unusable)
     }
+}
 
-    fn source(&self) -> PassphraseSource {
-        match (&self.passphrase_file, &self.credential) {
-            (Some(file), _) => PassphraseSource::File(file.clone()),
-            (None, Some(name)) => PassphraseSource::Credential(name.clone()),
-            (None, None) => PassphraseSource::Prompt,
+impl BackupSettings {
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        let ranges = [
+            ("backup.every_hours", self.every_hours, 8760),
+            ("backup.keep", self.keep, 1000),
+            ("backup.warn_after_days", self.warn_after_days, 3650),
+            ("backup.rotate_after_days", self.rotate_after_days, 3650),
+        ];
+        for (key, value, most) in ranges {
+            if !(1..=most).contains(&value) {
+                return Err((key, format!("{value} is outside its range, 1 to {most}")));
+            }
+        }
+        match (&self.folder, &self.password_file, &self.credential) {
+            (_, Some(_), Some(_)) => {
+                Err(("backup.credential", "not together with password_file: keep one".to_owned()))
+            }
+            (Some(_), None, None) => {
+                Err(("backup.password_file", "scheduled backups need a password".to_owned()))
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -192,7 +324,7 @@ heartbeat_interval_ms = 2000
 certificate = "tls/master.crt"
 key = "tls/master.key"
 ca = "tls/ca.crt"
-[protector]
+[[protector]]
 kind = "passphrase"
 passphrase_file = "master.passphrase"
 [[server]]
@@ -216,9 +348,7 @@ log_filter = "info"
         assert_eq!(settings.heartbeat(), Duration::from_secs(2));
         assert!(settings.keystore.is_absolute() && settings.keystore.ends_with("keystore.json"));
         assert!(settings.tls.key.is_absolute());
-        assert!(
-            matches!(settings.protector.source(), PassphraseSource::File(file) if file.is_absolute())
-        );
+        assert_eq!(settings.protector[0].kind(), Kind::Passphrase);
         assert_eq!(settings.server[0].name, "sso-server-1");
     }
 
@@ -230,9 +360,14 @@ log_filter = "info"
             (
                 "kind = \"passphrase\"",
                 "kind = \"passphrase\"\ncredential = \"x\"",
-                "protector.credential",
+                "protector[0].credential",
             ),
             ("kind = \"passphrase\"", "kind = \"pkcs\"", "pkcs"),
+            (
+                "kind = \"passphrase\"\npassphrase_file = \"master.passphrase\"",
+                "kind = \"keyutils\"",
+                "protector: the kernel forgets",
+            ),
             ("[telemetry]", "[telemetry]\ncolour = 1", "colour"),
             ("log_filter = \"info\"", "log_filter = \"a=loud\"", "telemetry.log_filter"),
             (
@@ -241,22 +376,16 @@ log_filter = "info"
                 "server.name",
             ),
             ("name = \"sso-master\"", "", "name"),
+            (
+                "[[server]]",
+                "[[peer]]\nname = \"sso-server-1\"\nurl = \"https://a:1\"\ncertificate = { san_dns = \"a\" }\n[[server]]",
+                "peer.name",
+            ),
             ("[tls]", "[tls]\nclient_certificate = \"optional\"", "tls.client_certificate"),
         ] {
             assert!(GOOD.contains(from));
             let error = loaded(&GOOD.replacen(from, to, 1)).unwrap_err();
             assert!(error.contains(key) && error.contains("sso-master.toml"), "{error}");
         }
-    }
-
-    #[test]
-    fn a_passphrase_stands_beside_a_keyring_that_forgets() {
-        let kinds = |text: &str| {
-            let protectors = loaded(text).unwrap().protector.protectors(true).unwrap();
-            protectors.iter().map(|protector| protector.kind()).collect::<Vec<_>>()
-        };
-        assert_eq!(kinds(GOOD), [Kind::Passphrase]);
-        let kernel = kinds(&GOOD.replace("\"passphrase\"", "\"keyutils\""));
-        assert_eq!(kernel.last(), Some(&Kind::Passphrase));
     }
 }

@@ -16,9 +16,9 @@ use sso_core::{clock::Clock, memory::LockedKey, secret::SecretText};
 use sso_master::{
     init::{Target, init},
     keystore::Keystore,
-    protector::{
-        Kind, OsKeyring, Passphrase, PassphraseSource, Protector, ProtectorError, Stanza, unlock,
-    },
+};
+use sso_protector::{
+    Kind, OsKeyring, Passphrase, PassphraseSource, Protector, ProtectorError, Stanza, unlock,
 };
 use uuid::Uuid;
 
@@ -108,7 +108,8 @@ fn what_the_kernel_forgot_the_passphrase_puts_back() {
     let alone = |keystore: Keystore| {
         in_new_session(move |keyring| {
             let protectors: [Box<dyn Protector>; 1] = [Box::new(keyring)];
-            unlock(&protectors, &keystore).map(|key| keystore.open(&key).expect("opens"))
+            unlock(&protectors, keystore.id(), keystore.stanzas())
+                .map(|key| keystore.open(&key).expect("opens"))
         })
         .expect("the kernel gave a keyring before")
     };
@@ -123,7 +124,9 @@ fn what_the_kernel_forgot_the_passphrase_puts_back() {
 
     let restarted = keystore.clone();
     let protectors = both;
-    in_new_session(move |keyring| unlock(&protectors(keyring), &restarted).expect("passphrase"));
+    in_new_session(move |keyring| {
+        unlock(&protectors(keyring), restarted.id(), restarted.stanzas()).expect("passphrase")
+    });
     let ring = alone(keystore).expect("the kernel has the key again");
     assert_eq!(ring.active_fingerprint(), made.fingerprint);
     in_new_session(move |keyring| keyring.forget(made.keystore).expect("cleaned up"));

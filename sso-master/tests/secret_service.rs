@@ -10,10 +10,8 @@
 use std::{path::Path, process::Command};
 
 use sso_core::{clock::Clock, memory::LockedKey};
-use sso_master::{
-    keystore::Keystore,
-    protector::{Kind, OsKeyring, Protector, ProtectorError, unlock},
-};
+use sso_master::keystore::Keystore;
+use sso_protector::{Kind, OsKeyring, Protector, ProtectorError, unlock};
 use uuid::Uuid;
 
 /// Set for the process inside the session bus.
@@ -69,10 +67,12 @@ fn inside() {
     let other_stanza = keyring.wrap(other, &key(2)).unwrap();
 
     let now = Clock::System.now();
-    let keystore = Keystore::create(id, &key(9), &key(1), vec![stanza.clone()], now).unwrap();
+    let stanzas = vec![stanza.clone()];
+    let keystore = Keystore::create(id, Uuid::new_v4(), &key(9), &key(1), stanzas, now).unwrap();
     let keystore = Keystore::parse(keystore.to_text().as_bytes()).unwrap();
     let protectors: [Box<dyn Protector>; 1] = [Box::new(OsKeyring::secret_service().unwrap())];
-    let ring = keystore.open(&unlock(&protectors, &keystore).unwrap()).unwrap();
+    let ring =
+        keystore.open(&unlock(&protectors, keystore.id(), keystore.stanzas()).unwrap()).unwrap();
     assert_eq!(ring.key(ring.active()), Some(&key(9)));
 
     // Overwritten by the key of another copy of the keystore, then gone.

@@ -26,6 +26,7 @@ use crate::{
     error::Error,
     model::{Application, ApplicationFlag, ApplicationId, MappingKey},
     storage::{Storage, StoredMapping},
+    vault::Vault,
 };
 
 /// Weight of everything kept; an entry weighs one for each KiB begun. So there are at most this many
@@ -37,6 +38,7 @@ const MOST: u64 = 100_000;
 pub struct CredentialCache {
     storage: Storage,
     access: Arc<Access>,
+    vault: Vault,
     clock: Clock,
     kept: Kept,
     news: Mutex<Receiver<Arc<News>>>,
@@ -45,9 +47,15 @@ pub struct CredentialCache {
 impl CredentialCache {
     /// An empty cache that takes in the news of these changes.
     #[must_use]
-    pub fn new(storage: Storage, access: Arc<Access>, changes: &Changes, clock: Clock) -> Self {
+    pub fn new(
+        storage: Storage,
+        access: Arc<Access>,
+        vault: Vault,
+        changes: &Changes,
+        clock: Clock,
+    ) -> Self {
         let news = Mutex::new(changes.subscribe());
-        Self { storage, access, clock, kept: Kept::new(), news }
+        Self { storage, access, vault, clock, kept: Kept::new(), news }
     }
 
     /// The mapping of this key with its sealed credentials; `None` where there is none, which is never
@@ -68,7 +76,10 @@ impl CredentialCache {
         self.take_in_news();
         let place = self.kept.place(application.id, key);
         let now = self.clock.instant();
-        if !refresh && let Some(kept) = self.kept.find(&place, now) {
+        if !refresh
+            && let Some(kept) = self.kept.find(&place, now)
+            && self.opens(&kept)
+        {
             metrics::counter!("sso_credential_cache_hits_total").increment(1);
             return Ok(Some(kept));
         }
@@ -80,6 +91,11 @@ impl CredentialCache {
         let until = now.saturating_add(Duration::from_secs(u64::from(minutes) * 60));
         self.kept.keep(place, Arc::clone(&read), until);
         Ok(Some(read))
+    }
+
+    /// Sealing again is told to nobody: what is kept opens as well, until its generation goes.
+    fn opens(&self, kept: &StoredMapping) -> bool {
+        kept.credentials.as_ref().is_none_or(|sealed| self.vault.may_open(sealed.generation))
     }
 
     /// Forgets the mappings of an application: a change to them was committed here just now.
@@ -267,6 +283,76 @@ mod tests {
             invalidate(&kept, application);
             kept.keep(slow, stored(application, "old"), LATER);
             assert_eq!(found(&kept, application), None);
+        }
+    }
+
+    fn application() -> Application {
+        use crate::model::{
+            Accounts, ApplicationFlags, ApplicationName, ApplicationType, FieldUpdate, Fields,
+        };
+        let id = FieldUpdate { label: "id".into(), ..FieldUpdate::default() };
+        Application {
+            id: ApplicationId::generate(),
+            name: ApplicationName::parse("App").unwrap(),
+            kind: ApplicationType::Individual,
+            description: String::new(),
+            contact: String::new(),
+            users: Accounts::default(),
+            administrators: Accounts::default(),
+            administrators_same: false,
+            allow_local_accounts: false,
+            windows_account: None,
+            flags: ApplicationFlags::default(),
+            ticket_timeout: 0,
+            enabled: true,
+            fields: Fields::parse(ApplicationType::Individual, vec![id]).unwrap().0,
+            created_at: OffsetDateTime::UNIX_EPOCH,
+            updated_at: OffsetDateTime::UNIX_EPOCH,
+        }
+    }
+
+    /// A cache over an empty database, on a server that holds these generations.
+    async fn cache(folder: &std::path::Path, numbers: &[u32]) -> CredentialCache {
+        use crate::{
+            master::MasterSecret,
+            model::{Accounts, GlobalInfo},
+            storage::{DatabaseSettings, DatabaseUrl},
+        };
+        use sso_core::{
+            key_ring::{Generation, KeyRing},
+            memory::LockedKey,
+        };
+        let url = format!("sqlite:{}", folder.join("sso.db").display());
+        let clock = Clock::manual(OffsetDateTime::UNIX_EPOCH);
+        let settings = DatabaseSettings::new(DatabaseUrl::parse(&url).unwrap());
+        let storage = Storage::open(&settings, clock.clone()).await.unwrap();
+        storage.migrate().await.unwrap();
+        let generation = |number| Generation::new(number).unwrap();
+        let key = |number| LockedKey::from_bytes(&[u8::try_from(number).unwrap(); 32]).unwrap();
+        let keys = numbers.iter().map(|&number| (generation(number), key(number)));
+        let ring = KeyRing::new(keys, generation(*numbers.last().unwrap())).unwrap();
+        let vault = Vault::new(MasterSecret::holding(ring, clock.clone()));
+        let global = GlobalInfo::initial(Accounts::default(), Accounts::default());
+        let access = Arc::new(Access::new(global));
+        let stop = tokio_util::sync::CancellationToken::new();
+        let (changes, _) =
+            Changes::begin(storage.clone(), Arc::clone(&access), stop).await.unwrap();
+        CredentialCache::new(storage, access, vault, &changes, clock)
+    }
+
+    #[tokio::test]
+    async fn a_row_under_a_generation_that_is_gone_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let application = application();
+        for (numbers, served) in [(&[1, 2][..], true), (&[2, 3], false)] {
+            let cache = cache(folder.path(), numbers).await;
+            let mut row = StoredMapping::clone(&stored(application.id, "kept"));
+            let sealed = crate::storage::SealedCredentials { generation: 1, sealed: vec![1] };
+            row.credentials = Some(sealed);
+            cache.kept.keep(cache.kept.place(application.id, &ann()), Arc::new(row), LATER);
+            // The database has none.
+            let found = cache.mapping(&application, &ann(), false).await.unwrap();
+            assert_eq!(found.is_some(), served, "{numbers:?}");
         }
     }
 

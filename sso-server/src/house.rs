@@ -20,6 +20,7 @@ use crate::{
     mappings::Mappings,
     master::MasterSecret,
     principals::Principals,
+    sealed_rows::SealedRowsCheck,
     storage::Storage,
     system::{ServerFacts, System},
     tickets::Tickets,
@@ -55,6 +56,8 @@ pub struct House {
     pub assertions: Assertions,
     /// Who had which account name first.
     pub principals: Principals,
+    /// Opens every sealed value with the keys of a backup.
+    pub sealed_rows: SealedRowsCheck,
     /// The system as a whole.
     pub system: System,
     /// Tells the time.
@@ -99,13 +102,14 @@ impl House {
             clock,
             facts,
         } = on;
+        let vault = Vault::new(Arc::clone(&master));
         let cache = Arc::new(CredentialCache::new(
             storage.clone(),
             Arc::clone(&access),
+            vault.clone(),
             &changes,
             clock.clone(),
         ));
-        let vault = Vault::new(Arc::clone(&master));
         let lookup = Lookup {
             access: Arc::clone(&access),
             audit: audit.clone(),
@@ -185,6 +189,12 @@ impl House {
             host_initiated,
             assertions,
             principals,
+            sealed_rows: SealedRowsCheck::new(
+                Arc::clone(&access),
+                audit.clone(),
+                storage.clone(),
+                clock.clone(),
+            ),
             system: System {
                 access: Arc::clone(&access),
                 audit: audit.clone(),

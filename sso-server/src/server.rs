@@ -23,6 +23,7 @@ use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Status, service::Routes, transport::Server};
 use tower::limit::GlobalConcurrencyLimitLayer;
+use uuid::Uuid;
 
 use crate::{
     access::Access,
@@ -30,13 +31,19 @@ use crate::{
     api::{self, EntryLayer},
     assertion::Assertions,
     audit::{Audit, AuditWriter},
-    changes::{Change, ChangeReader, Changes},
+    changes::{ChangeReader, Changes},
     error::Error,
+    generations,
     house::{Foundations, House},
-    master::{BindKeystore, MasterLink, MasterSecret, MasterState},
+    master::{
+        AdmitKeyRing, Beginning, CacheOwner, LeaseCache, MasterLink, MasterSecret, MasterState,
+        OfferedKeyRing,
+    },
+    reseal::{self, Resealer},
     settings::Settings,
     storage::{Storage, StorageError},
     system::ServerFacts,
+    vault::Vault,
 };
 
 /// How often a server reports itself to the others.
@@ -102,6 +109,7 @@ struct Parts {
     tls: Arc<TlsReloader>,
     changes: ChangeReader,
     audit: AuditWriter,
+    resealer: Resealer,
 }
 
 /// Runs a server until it is told to stop.
@@ -157,6 +165,7 @@ pub async fn run(settings: Settings, metrics: Metrics) -> Result<(), ServerError
     tasks.spawn(settings.identity.clone().watch(stages.stop()));
     tasks.spawn(house.applications.clone().mind_groups(stages.stop()));
     tasks.spawn(parts.link.run(stages.stop()));
+    tasks.spawn(parts.resealer.run(stages.stop()));
     let master = Arc::clone(&parts.master);
     tasks.spawn(report(Arc::clone(&house), master, stages.clone()));
     let (reporter, health) = tonic_health::server::health_reporter();
@@ -269,13 +278,15 @@ async fn build(
     let (audit, writer) = Audit::new(&settings.name, clock.clone(), storage.clone());
     let (master, link) = MasterSecret::new(
         &settings.master,
-        ClientTls::from(Arc::clone(&tls)),
+        &ClientTls::from(Arc::clone(&tls)),
         clock.clone(),
-        bind_keystore(storage.clone(), clock.clone(), settings.master.url.clone()),
+        beginning(settings, &storage, &clock, system.keystore_id).await?,
+        admission(storage.clone(), clock.clone(), settings.master.addresses().join(", ")),
     )?;
     let started_at = clock.now();
     let assertions =
         Assertions::new(Arc::clone(&master), settings.assertion.clone(), clock.clone());
+    let resealer = resealer(settings, &storage, &master, audit.clone(), clock.clone());
     let house = House::build(Foundations {
         identity: Arc::new(settings.identity.clone()),
         access: Arc::clone(&access),
@@ -300,6 +311,29 @@ async fn build(
         tls,
         changes: reader.of_server(&settings.name),
         audit: writer,
+        resealer,
+    })
+}
+
+/// The task that seals values again, and tells the masters of the database.
+fn resealer(
+    settings: &Settings,
+    storage: &Storage,
+    master: &Arc<MasterSecret>,
+    audit: Audit,
+    clock: Clock,
+) -> Resealer {
+    let (vault, told) = (Vault::new(Arc::clone(master)), Arc::clone(master));
+    Resealer::new(reseal::Foundations {
+        storage: storage.clone(),
+        audit,
+        clock,
+        settings: settings.reseal,
+        // Two processes may have one name for a while.
+        holder: format!("{} {}", settings.name, Uuid::new_v4()),
+        keys: Box::new(move || vault.resealing()),
+        orders: master.orders(),
+        tell: Box::new(move |facts| told.tell(facts)),
     })
 }
 
@@ -339,31 +373,42 @@ async fn initialise(
     Ok(storage.system().await?.ok_or_else(no_system)?)
 }
 
-/// Ties the database to the first keystore whose keys this system takes: the keys of another would
-/// seal values that nobody could open later.
-fn bind_keystore(storage: Storage, clock: Clock, master_url: String) -> BindKeystore {
-    Box::new(move |found| {
-        let (storage, clock, url) = (storage.clone(), clock.clone(), master_url.clone());
-        Box::pin(async move {
-            let mut transaction = storage.begin().await?;
-            if transaction.bind_keystore(found, clock.now()).await? {
-                tracing::info!(keystore = %found, "the database now belongs to this keystore");
-            }
-            let mut system = transaction.lock_system().await?.ok_or_else(no_system)?;
-            let bound = system.keystore_id.ok_or_else(no_system)?;
-            if bound == found && system.global.secret_server != url {
-                tracing::info!(
-                    event = Event::MasterChanged.number(),
-                    master = url,
-                    "another master secret server"
-                );
-                system.global.secret_server = url;
-                transaction.update_system(&system.global, clock.now()).await?;
-                transaction.insert_change(Change::System, clock.now()).await?;
-            }
-            transaction.commit().await?;
-            Ok(bound)
-        })
+/// The keys of the sealed cache, where there is one and the database allows them: a master is not
+/// needed for reading then.
+async fn beginning(
+    settings: &Settings,
+    storage: &Storage,
+    clock: &Clock,
+    keystore: Option<Uuid>,
+) -> Result<Beginning, ServerError> {
+    let Some(cache) = settings.master.cache.clone() else {
+        return Ok(Beginning { keystore, ..Beginning::default() });
+    };
+    let server = settings.name.clone();
+    let revoked = storage.revoked_servers().await?.contains(&server);
+    let owner = CacheOwner { server: server.clone(), keystore, revoked };
+    let its_clock = clock.clone();
+    // Protectors block.
+    let begun =
+        tokio::task::spawn_blocking(move || LeaseCache::begin(&cache, &owner, its_clock)).await;
+    let (cache, mut cached) = begun.map_err(|error| ServerError::Start(error.to_string()))?;
+    if let Some(keys) = &cached
+        && let Err(why) = generations::admit_kept(storage, clock, &server, &keys.offered()).await
+    {
+        tracing::warn!(%why, "the sealed cache of the keys is not used");
+        cached = None;
+    }
+    Ok(Beginning { keystore, cache, cached })
+}
+
+/// Asks the database before keys are used: those of another keystore would seal values that nobody
+/// could open later, and those of an earlier epoch what another master closed.
+fn admission(storage: Storage, clock: Clock, masters: String) -> AdmitKeyRing {
+    Box::new(move |offered| {
+        let (storage, clock) = (storage.clone(), clock.clone());
+        // Global info names all masters of the settings, so that it does not change with each of them.
+        let offered = OfferedKeyRing { master: masters.clone(), ..offered };
+        Box::pin(async move { generations::admit(&storage, &clock, &offered).await })
     })
 }
 

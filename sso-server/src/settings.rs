@@ -21,6 +21,7 @@ use crate::{
     identity::{Identity, IdentitySection},
     master::MasterSettings,
     model::{Accounts, GlobalInfo},
+    reseal::ResealSettings,
     storage::{DatabaseSettings, DatabaseUrl},
 };
 
@@ -55,6 +56,8 @@ pub struct Settings {
     pub migrate: bool,
     /// Where the keys come from.
     pub master: MasterSettings,
+    /// How values are sealed again after a rotation.
+    pub reseal: ResealSettings,
     /// Who clients are.
     pub identity: Identity,
     /// The administrators of a new system.
@@ -86,6 +89,8 @@ struct File {
     tls: TlsSettings,
     database: DatabaseSection,
     master: MasterSettings,
+    #[serde(default)]
+    reseal: ResealSettings,
     identity: IdentitySection,
     initial: InitialSection,
     assertion: Option<AssertionSettings>,
@@ -156,6 +161,8 @@ impl Settings {
             .check()
             .map_err(|error| refused("telemetry.log_filter", error.to_string()))?;
         file.master.check().map_err(|(key, why)| refused(&format!("master.{key}"), why))?;
+        file.master.resolve(&base);
+        file.reseal.check().map_err(|(key, why)| refused(&format!("reseal.{key}"), why))?;
         let assertion = file.assertion.as_ref().map_or(Ok(()), AssertionSettings::check);
         assertion.map_err(|(key, why)| refused(&format!("assertion.{key}"), why))?;
         let database = database(&file.database, &base, path)?;
@@ -181,6 +188,7 @@ impl Settings {
             database,
             migrate,
             master: file.master,
+            reseal: file.reseal,
             identity,
             initial,
             assertion: file.assertion,
@@ -327,6 +335,8 @@ sso_administrators = ['DEV\SSO Administrators']
             ("[initial]", "[[identity.unix]]\ndomain = \"HOST\"\n[initial]", "listen_unix"),
             ("[tls]", "listen_unix_mode = 0o1777\n[tls]", "listen_unix_mode"),
             ("[database]", "[database]\npassword = 'x'", "password"),
+            ("[database]", "[reseal]\nbatch_rows = 0\n[database]", "reseal.batch_rows"),
+            ("[database]", "[reseal]\nrows = 1\n[database]", "rows"),
             (
                 "[database]",
                 "[assertion]\nissuer = 'x'\naudiences = []\n[database]",

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use sso_core::{
+    key_ring::{Generation, KeyRing},
     seal::{OpenError, Place, sealed_under},
-    secret::SecretText,
+    secret::{SecretBytes, SecretText},
 };
 use sso_proto::Reason;
 
@@ -15,6 +16,7 @@ use crate::{
         Account, ApplicationId, Bag, ConfigurationId, ExternalUser, Identifier,
         MAX_TICKET_CHARACTERS, MappingId, Revision, Ticket, ticket_bytes, ticket_text,
     },
+    storage::SealedOwner,
 };
 
 /// The column of every bag.
@@ -78,6 +80,20 @@ impl BagPlace {
             remedy: "set the credentials again, or restore this row from a backup of the database",
         }
     }
+
+    /// The place of a row that was read to be sealed again.
+    #[must_use]
+    pub fn of_row(owner: &SealedOwner) -> Self {
+        match owner {
+            SealedOwner::Revision { application, configuration, identifier, revision } => {
+                Self::configuration(*application, *configuration, identifier, *revision)
+            }
+            SealedOwner::Mapping { application, kind, mapping, account, external_user } => {
+                let account = kind.seals_account().then_some(account);
+                Self::credentials(*application, *mapping, account, external_user)
+            }
+        }
+    }
 }
 
 /// Seals and opens with the keys that the master secret server handed out.
@@ -139,6 +155,22 @@ impl Vault {
 }
 
 impl Vault {
+    /// The keys of this moment, to seal rows again with.
+    ///
+    /// # Errors
+    /// `MASTER_UNREACHABLE` and its kin while the write lease is over.
+    pub fn resealing(&self) -> Result<Resealing, Error> {
+        Ok(Resealing::new(self.master.keys_for_write()?))
+    }
+
+    /// Whether values sealed under this generation open; also while there are no keys at all, which is
+    /// for whoever opens to say.
+    #[must_use]
+    pub fn may_open(&self, generation: u32) -> bool {
+        let Ok(keys) = self.master.keys_for_read() else { return true };
+        Generation::new(generation).is_some_and(|generation| keys.contains(generation))
+    }
+
     /// Seals a ticket under the active generation. Nothing is stored, so that this goes on while the
     /// master is away, as reading does.
     ///
@@ -199,6 +231,53 @@ impl Vault {
         // It opens nowhere.
         let _ = keys.open(&place.of(), &decoy);
         Ok(())
+    }
+}
+
+/// The keys of one moment, to open rows with and to seal them again.
+#[derive(Clone, Debug)]
+pub struct Resealing {
+    keys: Arc<KeyRing>,
+}
+
+impl Resealing {
+    /// With these keys.
+    #[must_use]
+    pub fn new(keys: Arc<KeyRing>) -> Self {
+        Self { keys }
+    }
+
+    /// The generation that rows are sealed under again.
+    #[must_use]
+    pub fn active(&self) -> u32 {
+        self.keys.active().number()
+    }
+
+    /// Whether a row opens to a bag of values; what is in it is wiped at once.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    pub fn check(&self, owner: &SealedOwner, sealed: &[u8]) -> Result<(), String> {
+        self.opened(&BagPlace::of_row(owner), sealed).map(drop)
+    }
+
+    /// A row sealed under the active generation, with a salt of its own.
+    ///
+    /// # Errors
+    /// Why it does not open, in words.
+    pub fn reseal(&self, owner: &SealedOwner, sealed: &[u8]) -> Result<Vec<u8>, String> {
+        let place = BagPlace::of_row(owner);
+        let opened = self.opened(&place, sealed)?;
+        // Expose: to be sealed again; the copy wipes itself.
+        self.keys.seal(&place.of(), opened.expose()).map_err(|error| error.to_string())
+    }
+
+    fn opened(&self, place: &BagPlace, sealed: &[u8]) -> Result<SecretBytes, String> {
+        let opened = self.keys.open(&place.of(), sealed).map_err(|error| error.to_string())?;
+        if Bag::decode(&opened).is_none() {
+            return Err("it opens to no bag of values".to_owned());
+        }
+        Ok(opened)
     }
 }
 

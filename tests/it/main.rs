@@ -41,6 +41,10 @@ mod lookup;
 #[cfg(test)]
 mod mappings;
 #[cfg(test)]
+mod master_secret;
+#[cfg(test)]
+mod memory;
+#[cfg(test)]
 mod missing_groups;
 #[cfg(test)]
 mod pages;
@@ -48,6 +52,10 @@ mod pages;
 mod python;
 #[cfg(test)]
 mod refusals;
+#[cfg(test)]
+mod reseal;
+#[cfg(test)]
+mod runbooks;
 #[cfg(test)]
 mod sealed_rows;
 #[cfg(test)]

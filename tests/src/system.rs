@@ -33,9 +33,10 @@ pub enum Database {
     Postgres(String),
 }
 
-/// A system of one master and some servers.
+/// A system of one master, some on standby and some servers.
 pub struct System {
     master: Option<Process>,
+    standbys: Vec<Option<Process>>,
     servers: Vec<Option<Process>>,
     installation: Installation,
     _folder: TempDir,
@@ -59,20 +60,63 @@ impl System {
         system
     }
 
+    /// A running system with masters on standby, which run too.
+    #[must_use]
+    pub fn start_with_standbys(
+        database: Database,
+        servers: u32,
+        standbys: u32,
+        timing: Timing,
+    ) -> Self {
+        let mut system = Self::prepare_with_standbys(database, servers, standbys, timing);
+        system.start_master();
+        for number in 1..=system.standbys() {
+            system.start_standby(number);
+        }
+        for number in 1..=system.servers.len() {
+            system.start_server(number);
+        }
+        system
+    }
+
     /// A system with everything made and nothing running.
     #[must_use]
     pub fn prepare(database: Database, servers: u32, timing: Timing) -> Self {
+        Self::prepare_with_standbys(database, servers, 0, timing)
+    }
+
+    /// The same with masters on standby. Their keystores are made at their first start.
+    #[must_use]
+    pub fn prepare_with_standbys(
+        database: Database,
+        servers: u32,
+        standbys: u32,
+        timing: Timing,
+    ) -> Self {
+        let options = Options { servers, standbys, timing, ..Options::default() };
+        Self::prepare_with(database, options)
+    }
+
+    /// The same with these options.
+    #[must_use]
+    pub fn prepare_with(database: Database, options: Options) -> Self {
+        Self::prepare_as(database, options, programs())
+    }
+
+    /// The same with other programs than those that cargo built.
+    #[must_use]
+    pub fn prepare_as(database: Database, options: Options, programs: Programs) -> Self {
         let folder = tempfile::Builder::new().prefix("sso-test-").tempdir().expect("a folder");
         let database = match database {
             Database::Sqlite => None,
             Database::Postgres(url) => Some(url),
         };
-        let options = Options { database, servers, timing };
-        let installation =
-            Installation::prepare(&folder.path().join("system"), programs(), &options)
-                .unwrap_or_else(|error| panic!("{error}\n{}", error.log_tail()));
+        let options = Options { database, ..options };
+        let installation = Installation::prepare(&folder.path().join("system"), programs, &options)
+            .unwrap_or_else(|error| panic!("{error}\n{}", error.log_tail()));
         let servers = (0..installation.server_count()).map(|_| None).collect();
-        Self { master: None, servers, installation, _folder: folder }
+        let standbys = (0..installation.standby_count()).map(|_| None).collect();
+        Self { master: None, standbys, servers, installation, _folder: folder }
     }
 
     /// The paths, addresses and settings files.
@@ -91,6 +135,50 @@ impl System {
     pub fn start_master(&mut self) {
         let master = self.installation.start_master().expect("sso-master starts");
         ready(self.master.insert(master), Probe::Ready);
+    }
+
+    /// How many masters on standby there are.
+    #[must_use]
+    pub fn standbys(&self) -> usize {
+        self.standbys.len()
+    }
+
+    /// Starts a master on standby, counted from 1, and waits until it is ready. Its first start needs
+    /// the primary.
+    pub fn start_standby(&mut self, number: usize) {
+        let standby = self
+            .installation
+            .start_standby(number)
+            .unwrap_or_else(|error| panic!("{error}\n{}", error.log_tail()));
+        ready(self.standby_slot(number).insert(standby), Probe::Ready);
+    }
+
+    /// Stops a master on standby, counted from 1, as the service manager would.
+    pub fn stop_standby(&mut self, number: usize) {
+        stop(self.standby_slot(number).take());
+    }
+
+    /// Ends a master on standby, counted from 1, with SIGKILL.
+    pub fn kill_standby(&mut self, number: usize) {
+        self.standby_slot(number).take().expect("the standby runs").kill();
+    }
+
+    /// A running master on standby, counted from 1.
+    #[must_use]
+    pub fn standby(&mut self, number: usize) -> &mut Process {
+        self.standby_slot(number).as_mut().expect("the standby runs")
+    }
+
+    /// The address at which a master on standby, counted from 1, is administered: for `--master`.
+    #[must_use]
+    pub fn standby_socket(&self, number: usize) -> String {
+        format!("unix://{}", self.installation.standby_socket(number).display())
+    }
+
+    /// What a master on standby, counted from 1, has logged.
+    #[must_use]
+    pub fn log_of_standby(&self, number: usize) -> String {
+        self.log(&format!("sso-standby-{number}"))
     }
 
     /// Starts a server, counted from 1, and waits until it is ready.
@@ -217,6 +305,7 @@ impl System {
         for name in ["SSO_ADDR", "SSO_CA", "SSO_CRL", "SSO_CERT", "SSO_KEY", "SSO_TOKEN_FILE"] {
             command.env_remove(name);
         }
+        command.env_remove("SSO_MASTER");
         command
     }
 
@@ -268,6 +357,12 @@ impl System {
     fn log(&self, name: &str) -> String {
         let path = self.folder().join("logs").join(format!("{name}.log"));
         String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
+    }
+
+    fn standby_slot(&mut self, number: usize) -> &mut Option<Process> {
+        let count = self.standbys.len();
+        let index = number.checked_sub(1).expect("standbys are counted from 1");
+        self.standbys.get_mut(index).unwrap_or_else(|| panic!("there are {count} standbys"))
     }
 
     fn slot(&mut self, number: usize) -> &mut Option<Process> {

@@ -263,6 +263,7 @@ fn introduce(made: &Installation, temporary: bool, output: &Output) -> Result<()
         "temporary": temporary,
         "server": server,
         "master": made.master_address(),
+        "master_socket": made.master_socket(),
         "database": made.database(),
         "config": made.profiles(),
         "profiles": names,
@@ -282,6 +283,7 @@ fn introduce(made: &Installation, temporary: bool, output: &Output) -> Result<()
              \x20 sso --profile admin status\n\
              \x20 sso --profile affiliate-admin app create --file examples/order-routing.xml\n\
              \x20 sso --profile app-admin app list\n\
+             \x20 sso --profile admin secret status\n\
              Groups, and who is in them: {}\n\
              Ctrl-C stops everything.",
             made.profiles().display(),

@@ -14,6 +14,7 @@ mod explain;
 mod logon;
 mod mapping;
 mod principal;
+mod secret;
 mod server;
 mod shown;
 mod status;
@@ -43,6 +44,7 @@ pub(crate) use explain::ExplainArgs;
 pub(crate) use logon::LogonArgs;
 pub(crate) use mapping::MappingCommand;
 pub(crate) use principal::PrincipalCommand;
+pub(crate) use secret::SecretArgs;
 pub(crate) use server::ServerCommand;
 pub(crate) use system::SystemCommand;
 pub(crate) use ticket::TicketCommand;
@@ -87,6 +89,7 @@ async fn dispatch(command: Command, global: &GlobalArgs, output: &Output) -> Res
         Command::Explain(args) => explain::run(args, &service, output).await?,
         Command::Audit { command } => audit::run(command, &service, output).await?,
         Command::Principal { command } => principal::run(command, &service, output).await?,
+        Command::Secret(args) => secret::run(args, &service, output).await?,
         Command::Server { command } => server::run(command, &service, output).await?,
         Command::System { command } => system::run(command, &service, output).await?,
         Command::Compat { command } => return compat::run(command, global, output).await,
@@ -103,12 +106,21 @@ pub(crate) struct Service<'g> {
     global: &'g GlobalArgs,
 }
 
-/// How long a batch of changes may take when nothing else is said.
+/// How long a batch of changes, or a change of the master secret, may take when nothing else is said.
 const BATCH_DEADLINE: std::time::Duration = std::time::Duration::from_secs(60);
 
 impl Service<'_> {
     pub(crate) fn profile(&self) -> Result<Profile, Failure> {
         Ok(Profile::resolve(&self.global.overrides(), &Environment::read())?)
+    }
+
+    /// A connection to a master secret server, which takes its time with passwords.
+    pub(crate) fn connect_master(&self, master: Option<&str>) -> Result<Client, Failure> {
+        let mut overrides = self.global.overrides();
+        overrides.master = master.map(str::to_owned);
+        let profile = Profile::resolve_master(&overrides, &Environment::read())?;
+        let client = Client::connect(&profile)?;
+        Ok(client.with_deadline(self.global.timeout.unwrap_or(BATCH_DEADLINE)))
     }
 
     /// A connection with more time for each call, which does many things.

@@ -2,14 +2,19 @@
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use serde_json::json;
 use sso_client::v1::ServerSettings;
 
 use super::{
     Service,
     app::parse_yes,
-    shown::{master_secret_state, or_dash, time, time_cell, yes},
+    confirm,
+    shown::{master_secret_state, or_dash, time, time_cell, yes as yes_no},
 };
-use crate::{failure::Failure, output::Output};
+use crate::{
+    failure::Failure,
+    output::{Output, escape},
+};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ServerCommand {
@@ -25,6 +30,36 @@ pub(crate) enum ServerCommand {
     Set(SetArgs),
     /// Print the public keys of assertions as a JSON Web Key Set
     AssertionKeys,
+    /// Take the master secret from a server: it forgets its keys
+    Revoke(RevokeArgs),
+    /// Give a revoked server the master secret again
+    Readmit(MasterArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The master secret server says so to the server at once, and to every other master; one that is not reached
+has forgotten its keys when its read lease ends. 'sso server readmit' takes it back.
+
+Examples:
+  sso server revoke sso-server-3
+  sso server revoke sso-server-3 --master unix:///run/sso-master/admin.sock --yes")]
+pub(crate) struct RevokeArgs {
+    #[command(flatten)]
+    server: MasterArgs,
+    /// Do not ask
+    #[arg(long, short = 'y')]
+    yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MasterArgs {
+    /// Name of the server, as the settings of the master call it
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// Address of the master secret server, unix:///PATH or https://HOST:PORT [env: SSO_MASTER]
+    #[arg(long, value_name = "URL")]
+    master: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -93,7 +128,32 @@ pub(crate) async fn run(
         ServerCommand::AssertionKeys => {
             output.line(&service.connect()?.lookup().assertion_keys().await?)
         }
+        ServerCommand::Revoke(args) => revoke(args, service, output).await,
+        ServerCommand::Readmit(args) => {
+            let secret = service.connect_master(args.master.as_deref())?.secret();
+            secret.readmit_server(&args.name).await?;
+            output.document(&json!({ "name": args.name, "revoked": false }), |output| {
+                output.line(&format!("{} may have the master secret again", escape(&args.name)))
+            })
+        }
     }
+}
+
+async fn revoke(args: RevokeArgs, service: &Service<'_>, output: &Output) -> Result<(), Failure> {
+    let RevokeArgs { server: MasterArgs { name, master }, yes } = args;
+    confirm(&format!("Take the master secret from {name}? It serves nobody then."), yes)?;
+    let secret = service.connect_master(master.as_deref())?.secret();
+    let revoked = secret.revoke_server(&name).await?;
+    let by = time(revoked.forgotten_by.as_ref());
+    let document =
+        json!({ "name": name, "revoked": true, "told": revoked.told, "forgotten_by": by });
+    output.document(&document, |output| {
+        output.pairs(vec![
+            ("server", name.clone()),
+            ("was told", yes_no(revoked.told)),
+            ("has forgotten by", time_cell(revoked.forgotten_by.as_ref())),
+        ])
+    })
 }
 
 /// The message and the paths of what it changes.
@@ -129,7 +189,7 @@ fn show(name: &str, settings: &ServerSettings, output: &Output) -> Result<(), Fa
             ("server", name.to_owned()),
             ("positive audit level", settings.positive_audit_level.to_string()),
             ("negative audit level", settings.negative_audit_level.to_string()),
-            ("remote look-ups", yes(settings.remote_lookup)),
+            ("remote look-ups", yes_no(settings.remote_lookup)),
         ])
     })
 }

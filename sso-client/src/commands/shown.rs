@@ -51,6 +51,7 @@ pub(super) fn master_secret_state(state: i32) -> &'static str {
         Ok(MasterSecretState::NeverFetched) => "never_fetched",
         Ok(MasterSecretState::Expired) => "expired",
         Ok(MasterSecretState::Foreign) => "foreign",
+        Ok(MasterSecretState::Revoked) => "revoked",
         Ok(MasterSecretState::Unspecified) | Err(_) => "unknown",
     }
 }

@@ -42,6 +42,21 @@ struct MasterSecretDocument {
     read_lease_until: Option<String>,
     write_lease_until: Option<String>,
     last_error: Option<String>,
+    version: u64,
+    epoch: u64,
+    from_cache: bool,
+    masters: Vec<MasterDocument>,
+}
+
+#[derive(Debug, Serialize)]
+struct MasterDocument {
+    address: String,
+    name: String,
+    reached: bool,
+    primary: bool,
+    epoch: u64,
+    version: u64,
+    last_error: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -68,8 +83,15 @@ pub(crate) async fn run(service: &Service<'_>, output: &Output) -> Result<(), Fa
     let status = client.system().status().await?;
     let status = document(status, client.addr());
     output.document(&status, |output| output.pairs(pairs(&status)))?;
-    if status.master_secret.state == "read_only" {
-        output.warn(None, "the master secret server is not reachable: reads only");
+    match status.master_secret.state {
+        "read_only" => {
+            output.warn(None, "the master secret server is not reachable: reads only");
+        }
+        "revoked" => output.warn(
+            None,
+            "the right of this server to the master secret was revoked: 'sso server readmit' gives it back",
+        ),
+        _ => {}
     }
     Ok(())
 }
@@ -124,6 +146,33 @@ fn master_secret(status: MasterSecretStatus) -> MasterSecretDocument {
         read_lease_until: time(status.read_lease_until.as_ref()),
         write_lease_until: time(status.write_lease_until.as_ref()),
         last_error: Some(status.last_error).filter(|error| !error.is_empty()),
+        version: status.version,
+        epoch: status.epoch,
+        from_cache: status.from_cache,
+        masters: status
+            .masters
+            .into_iter()
+            .map(|master| MasterDocument {
+                address: master.master,
+                name: master.name,
+                reached: master.reached,
+                primary: master.primary,
+                epoch: master.epoch,
+                version: master.version,
+                last_error: Some(master.last_error).filter(|error| !error.is_empty()),
+            })
+            .collect(),
+    }
+}
+
+/// One of the masters in a few words.
+fn master_in_words(master: &MasterDocument) -> String {
+    let name = if master.name.is_empty() { &master.address } else { &master.name };
+    let role = if master.primary { "primary" } else { "standby" };
+    match (&master.last_error, master.reached) {
+        (_, true) => format!("{name} {role} epoch {} version {}", master.epoch, master.version),
+        (Some(error), false) => format!("{name} not reached ({error})"),
+        (None, false) => format!("{name} not reached"),
     }
 }
 
@@ -156,7 +205,17 @@ fn pairs(status: &StatusDocument) -> Vec<(&'static str, String)> {
             ),
         ),
         ("master", or_dash(&secret.master)),
-        ("master secret", secret.state.to_owned()),
+        ("masters", {
+            let masters: Vec<_> = secret.masters.iter().map(master_in_words).collect();
+            or_dash(&masters.join(", "))
+        }),
+        (
+            "master secret",
+            match secret.from_cache {
+                true => format!("{}, from the sealed cache of the server", secret.state),
+                false => secret.state.to_owned(),
+            },
+        ),
         ("generations", or_dash(&generations.collect::<Vec<_>>().join(", "))),
         ("last confirmed", at(&secret.last_confirmed_at)),
         ("reads until", at(&secret.read_lease_until)),
@@ -187,7 +246,7 @@ fn roles(caller: &CallerDocument) -> Vec<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use sso_client::v1::{CallerStatus, GenerationStatus};
+    use sso_client::v1::{CallerStatus, GenerationStatus, KnownMaster};
 
     use super::*;
 
@@ -205,6 +264,22 @@ mod tests {
                     fingerprint: "9f2c".into(),
                     active: true,
                 }],
+                masters: vec![
+                    KnownMaster {
+                        name: "m".into(),
+                        reached: true,
+                        primary: true,
+                        epoch: 2,
+                        version: 7,
+                        ..Default::default()
+                    },
+                    KnownMaster {
+                        master: "https://s:1".into(),
+                        last_error: "refused".into(),
+                        ..Default::default()
+                    },
+                ],
+                from_cache: true,
                 ..Default::default()
             }),
             caller: Some(CallerStatus {
@@ -225,6 +300,11 @@ mod tests {
         let pairs = pairs(&document);
         assert!(pairs.contains(&("generations", "1 (9f2c active)".into())));
         assert!(pairs.contains(&("your roles", "SSO administrator, trusted host".into())));
+        let masters = "m primary epoch 2 version 7, https://s:1 not reached (refused)";
+        assert!(pairs.contains(&("masters", masters.into())));
+        let state = "current, from the sealed cache of the server";
+        assert!(pairs.contains(&("master secret", state.into())));
+        assert_eq!(json["master_secret"]["masters"][1]["reached"], false);
         assert!(pairs.contains(&("tickets", "on".into())));
         assert!(pairs.contains(&("host-initiated", "off".into())));
         assert!(pairs.contains(&("proved by", "token".into())));

@@ -9,20 +9,18 @@ use std::{
     process::Command,
 };
 
-use sso_core::{clock::Clock, settings::write_private};
+use sso_core::{clock::Clock, local::user_name, settings::write_private};
 use zeroize::Zeroizing;
 
 use super::{
     DevelopmentError, Process, Programs, material,
     ports::free_port,
     process,
-    settings::{self, Database, Ports},
+    settings::{self, Database, Master, Ports},
 };
 use crate::certificates::Role;
 
 const MASTER: &str = "sso-master";
-const KEYSTORE: &str = "keystore.json";
-const MASTER_PASSPHRASE: &str = "master.passphrase";
 const BACKUP: &str = "master-secret.backup";
 const BACKUP_PASSPHRASE: &str = "backup.passphrase";
 const PROFILES: &str = "profiles.toml";
@@ -32,6 +30,9 @@ const SQLITE: &str = "sqlite:sso.db";
 
 /// Permission bits: group and others may write.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
+
+/// The operating system has room for paths of sockets that are shorter.
+const SOCKET_PATH_LONGEST: usize = 108;
 
 /// How long the programs wait for one another. The defaults are those of the programs.
 #[derive(Clone, Debug)]
@@ -65,26 +66,44 @@ pub struct Options {
     pub database: Option<String>,
     /// How many SSO servers share the database; at least 1.
     pub servers: u32,
+    /// How many masters on standby follow the first one.
+    pub standbys: u32,
     /// How long the programs wait for one another.
     pub timing: Timing,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { database: None, servers: 1, timing: Timing::default() }
+        Self { database: None, servers: 1, standbys: 0, timing: Timing::default() }
     }
 }
 
+/// A program and where it listens.
 struct Server {
     name: String,
     ports: Ports,
+}
+
+impl Server {
+    fn new(name: String) -> Result<Self, DevelopmentError> {
+        Ok(Self { name, ports: ports()? })
+    }
+
+    fn is_primary(&self) -> bool {
+        self.name == MASTER
+    }
+
+    fn as_master(&self) -> Master<'_> {
+        Master { name: &self.name, ports: self.ports, primary: self.is_primary() }
+    }
 }
 
 /// A prepared folder. Nobody else prepares it as long as this value lives.
 pub struct Installation {
     folder: PathBuf,
     programs: Programs,
-    master: Ports,
+    /// The one that makes the master secret, then those on standby.
+    masters: Vec<Server>,
     servers: Vec<Server>,
     database: String,
     first_time: bool,
@@ -108,15 +127,21 @@ impl Installation {
         let lock = lock(&folder)?;
         make_folder(&folder.join("logs"))?;
         let servers = (1..=options.servers.max(1))
-            .map(|number| Ok(Server { name: format!("sso-server-{number}"), ports: ports()? }))
-            .collect::<Result<Vec<_>, DevelopmentError>>()?;
+            .map(|number| Server::new(format!("sso-server-{number}")))
+            .collect::<Result<Vec<_>, _>>()?;
+        let masters = (0..=options.standbys)
+            .map(|number| Server::new(master_name(number)))
+            .collect::<Result<Vec<_>, _>>()?;
+        for master in &masters {
+            check_socket(&folder, &master.name)?;
+        }
         let database = match &options.database {
             Some(url) => keep_password(&folder, url)?,
             None => earlier_database(&folder).unwrap_or_else(|| SQLITE.to_owned()),
         };
-        let first_time = !folder.join(KEYSTORE).exists();
-        let installation =
-            Self { folder, programs, master: ports()?, servers, database, first_time, lock };
+        let [_, keystore, _] = settings::master_files(MASTER, true);
+        let first_time = !folder.join(keystore).exists();
+        let installation = Self { folder, programs, masters, servers, database, first_time, lock };
         installation.write_material()?;
         installation.write_settings(&options.timing)?;
         if first_time {
@@ -176,7 +201,38 @@ impl Installation {
     /// The address of the master secret server: `https://127.0.0.1:PORT`.
     #[must_use]
     pub fn master_address(&self) -> String {
-        address(self.master)
+        self.masters.first().map(|master| address(master.ports)).unwrap_or_default()
+    }
+
+    /// The socket at which the master secret server is administered.
+    #[must_use]
+    pub fn master_socket(&self) -> PathBuf {
+        self.socket_file(MASTER)
+    }
+
+    /// The settings of a master on standby, counted from 1.
+    #[must_use]
+    pub fn standby_settings(&self, number: usize) -> PathBuf {
+        self.settings_file(&standby_name(number))
+    }
+
+    /// The address of a master on standby, counted from 1: `https://127.0.0.1:PORT`. `None`: there is
+    /// none of this number.
+    #[must_use]
+    pub fn standby_address(&self, number: usize) -> Option<String> {
+        self.standby(number).map(|standby| address(standby.ports))
+    }
+
+    /// The socket at which a master on standby, counted from 1, is administered.
+    #[must_use]
+    pub fn standby_socket(&self, number: usize) -> PathBuf {
+        self.socket_file(&standby_name(number))
+    }
+
+    /// How many masters on standby there are.
+    #[must_use]
+    pub fn standby_count(&self) -> usize {
+        self.masters.len().saturating_sub(1)
     }
 
     /// The address of a server, counted from 1: `https://127.0.0.1:PORT`. `None`: there is none of
@@ -197,13 +253,25 @@ impl Installation {
     /// # Errors
     /// When the program cannot be executed or its log cannot be written.
     pub fn start_master(&self) -> Result<Process, DevelopmentError> {
-        Process::start(
-            MASTER,
-            &self.programs.master,
-            &self.master_settings(),
-            operations(self.master),
-            self.log(MASTER),
-        )
+        self.start(&self.programs.master, self.masters.first(), MASTER)
+    }
+
+    /// Starts a master on standby, counted from 1; it is not yet ready then. The first time it is given
+    /// a keystore of its own, for which the primary must be running.
+    ///
+    /// # Errors
+    /// When there is none of this number, `sso-master init` fails, the program cannot be executed or
+    /// its log cannot be written.
+    pub fn start_standby(&self, number: usize) -> Result<Process, DevelopmentError> {
+        let name = standby_name(number);
+        let [_, keystore, _] = settings::master_files(&name, false);
+        if self.standby(number).is_some() && !self.folder.join(keystore).exists() {
+            let mut command = Command::new(&self.programs.master);
+            command.arg("init").arg("--settings").arg(self.settings_file(&name));
+            let log = self.log(&format!("{name}-init"));
+            process::complete(&format!("sso-master init of {name}"), command, &log)?;
+        }
+        self.start(&self.programs.master, self.standby(number), &name)
     }
 
     /// Starts a server, counted from 1; it is not yet ready then.
@@ -211,22 +279,39 @@ impl Installation {
     /// # Errors
     /// When there is none of this number, the program cannot be executed or its log cannot be written.
     pub fn start_server(&self, number: usize) -> Result<Process, DevelopmentError> {
-        let settings = self.server_settings(number);
         let server = number.checked_sub(1).and_then(|index| self.servers.get(index));
+        self.start(&self.programs.server, server, &format!("sso-server-{number}"))
+    }
+
+    fn start(
+        &self,
+        program: &Path,
+        server: Option<&Server>,
+        name: &str,
+    ) -> Result<Process, DevelopmentError> {
+        let settings = self.settings_file(name);
         let Some(Server { name, ports }) = server else {
             let source = io::ErrorKind::NotFound.into();
             return Err(DevelopmentError::File { path: settings, source });
         };
-        let program = &self.programs.server;
         Process::start(name, program, &settings, operations(*ports), self.log(name))
     }
 
+    fn standby(&self, number: usize) -> Option<&Server> {
+        // The first one is the primary.
+        if number == 0 { None } else { self.masters.get(number) }
+    }
+
     fn write_material(&self) -> Result<(), DevelopmentError> {
-        let mut programs = vec![(MASTER.to_owned(), Role::Master)];
+        let mut programs: Vec<_> =
+            self.masters.iter().map(|master| (master.name.clone(), Role::Master)).collect();
         programs.extend(self.servers.iter().map(|server| (server.name.clone(), Role::Server)));
         let tls = make_folder(&self.folder.join("tls"))?;
         material::prepare_certificates(&tls, &programs, Clock::System.now())?;
-        material::prepare_passphrase(&self.folder.join(MASTER_PASSPHRASE))?;
+        for master in &self.masters {
+            let [passphrase, ..] = settings::master_files(&master.name, master.is_primary());
+            material::prepare_passphrase(&self.folder.join(passphrase))?;
+        }
         material::prepare_passphrase(&self.folder.join(BACKUP_PASSPHRASE))?;
         material::prepare_groups(&self.folder.join("groups.toml"))
     }
@@ -237,13 +322,18 @@ impl Installation {
         let password = self.folder.join(DATABASE_PASSWORD).exists();
         let database =
             Database { url: &self.database, password_file: password.then_some(DATABASE_PASSWORD) };
-        let master = settings::master(MASTER, self.master, &names, timing);
-        self.write(&self.master_settings(), &master)?;
+        let masters: Vec<_> = self.masters.iter().map(Server::as_master).collect();
+        let user = user_name(rustix::process::geteuid().as_raw());
+        for own in &masters {
+            let others: Vec<_> = masters.iter().filter(|it| it.name != own.name).copied().collect();
+            let text = settings::master(*own, &others, &names, user.as_deref(), timing);
+            self.write(&self.settings_file(own.name), &text)?;
+        }
         for Server { name, ports } in &self.servers {
-            let text = settings::server(name, *ports, self.master, &database, timing);
+            let text = settings::server(name, *ports, &masters, &database, timing);
             self.write(&self.settings_file(name), &text)?;
         }
-        self.write(&self.profiles(), &settings::profile_file(&ports))
+        self.write(&self.profiles(), &settings::profile_file(&ports, &self.master_socket()))
     }
 
     fn write(&self, path: &Path, text: &str) -> Result<(), DevelopmentError> {
@@ -262,6 +352,11 @@ impl Installation {
             .arg(self.folder.join(BACKUP_PASSPHRASE))
             .args(["--reminder", "in backup.passphrase beside this file"]);
         process::complete("sso-master init", command, &self.log("sso-master-init"))
+    }
+
+    fn socket_file(&self, name: &str) -> PathBuf {
+        let [_, _, socket] = settings::master_files(name, name == MASTER);
+        self.folder.join(socket)
     }
 
     fn settings_file(&self, name: &str) -> PathBuf {
@@ -300,6 +395,27 @@ fn make_folder(path: &Path) -> Result<PathBuf, DevelopmentError> {
         return unfit("can be written by other users (chmod go-w takes that away)");
     }
     Ok(folder)
+}
+
+/// The name of a master: the primary is number 0.
+fn master_name(number: u32) -> String {
+    if number == 0 { MASTER.to_owned() } else { format!("sso-standby-{number}") }
+}
+
+fn standby_name(number: usize) -> String {
+    format!("sso-standby-{number}")
+}
+
+/// The operating system has room for so many bytes of a socket's path.
+fn check_socket(folder: &Path, name: &str) -> Result<(), DevelopmentError> {
+    let [_, _, socket] = settings::master_files(name, name == MASTER);
+    match folder.join(socket).as_os_str().len() {
+        ..SOCKET_PATH_LONGEST => Ok(()),
+        _ => {
+            let what = "has a path too long for the sockets in it (107 bytes with their names)";
+            Err(DevelopmentError::Folder { path: folder.to_owned(), what })
+        }
+    }
 }
 
 fn lock(folder: &Path) -> Result<File, DevelopmentError> {
@@ -378,99 +494,4 @@ fn operations(ports: Ports) -> SocketAddr {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    use super::*;
-
-    /// A folder of programs that do nothing and say that it went well.
-    fn programs() -> (tempfile::TempDir, Programs) {
-        let folder = tempfile::tempdir().unwrap();
-        for name in ["sso", "sso-master", "sso-server"] {
-            process::tests::script(&folder.path().join(name), "echo \"$@\"");
-        }
-        let programs = Programs::in_folder(folder.path()).unwrap();
-        (folder, programs)
-    }
-
-    #[test]
-    fn everything_in_the_folder_is_private_where_it_is_secret() {
-        let (_kept, programs) = programs();
-        let folder = tempfile::tempdir().unwrap();
-        let folder = folder.path().join("new").join("dev");
-        let made = Installation::prepare(&folder, programs, &Options::default()).unwrap();
-        let mode = |name: &str| {
-            let metadata = fs::metadata(made.folder().join(name)).unwrap();
-            metadata.permissions().mode() & 0o777
-        };
-        assert_eq!(mode("."), 0o700);
-        for name in [
-            "sso-master.toml",
-            "sso-server-1.toml",
-            "profiles.toml",
-            MASTER_PASSPHRASE,
-            BACKUP_PASSPHRASE,
-            "tls/ca.key",
-            "tls/admin.key",
-            "tls/sso-master.key",
-            "tls/sso-server-1.key",
-        ] {
-            assert_eq!(mode(name), 0o600, "{name}");
-        }
-        let init = fs::read_to_string(made.folder().join("logs/sso-master-init.log")).unwrap();
-        assert!(init.starts_with("init --settings "), "{init}");
-    }
-
-    #[test]
-    fn a_folder_that_others_can_write_is_refused() {
-        let (_kept, programs) = programs();
-        let folder = tempfile::tempdir().unwrap();
-        let refused = |path: &Path| {
-            let made = Installation::prepare(path, programs.clone(), &Options::default());
-            made.err().map(|error| error.to_string()).unwrap_or_default()
-        };
-        for mode in [0o720, 0o702] {
-            fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode)).unwrap();
-            assert!(refused(folder.path()).contains("written by other users"), "{mode:o}");
-        }
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing was made");
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        assert_eq!(refused(folder.path()), "");
-        assert_eq!(refused(Path::new("/dev/null")), "/dev/null is not a folder");
-        // The superuser owns it.
-        if !rustix::process::geteuid().is_root() {
-            assert!(refused(Path::new("/usr")).contains("belongs to another user"));
-        }
-    }
-
-    #[test]
-    fn a_password_in_the_address_goes_into_a_file() {
-        let (_kept, programs) = programs();
-        let folder = tempfile::tempdir().unwrap();
-        let url = "postgres://sso:p%40ss:w@localhost:5432/sso?sslmode=disable";
-        let options = Options { database: Some(url.into()), ..Options::default() };
-        let made = Installation::prepare(folder.path(), programs, &options).unwrap();
-        assert_eq!(made.database(), "postgres://sso@localhost:5432/sso?sslmode=disable");
-        let password = made.folder().join(DATABASE_PASSWORD);
-        assert_eq!(fs::read(&password).unwrap(), b"p@ss:w");
-        assert_eq!(fs::metadata(&password).unwrap().permissions().mode() & 0o777, 0o600);
-        let settings = fs::read_to_string(made.server_settings(1)).unwrap();
-        assert!(settings.contains("password_file = \"database.password\""), "{settings}");
-        assert!(!settings.contains("p%40ss"), "{settings}");
-        assert!(split_password("postgres://localhost/a:b@c").is_none());
-    }
-
-    #[test]
-    fn a_folder_has_one_user_at_a_time_and_remembers_its_database() {
-        let (_kept, programs) = programs();
-        let folder = tempfile::tempdir().unwrap();
-        let url = "postgres://localhost/sso";
-        let options = Options { database: Some(url.into()), ..Options::default() };
-        let first = Installation::prepare(folder.path(), programs.clone(), &options).unwrap();
-        let second = Installation::prepare(folder.path(), programs.clone(), &Options::default());
-        assert!(matches!(second, Err(DevelopmentError::Busy(_))));
-        drop(first);
-        let later = Installation::prepare(folder.path(), programs, &Options::default()).unwrap();
-        assert_eq!(later.database(), url);
-    }
-}
+mod tests;

@@ -1,5 +1,6 @@
 //! The service, its certificates and the gate in front of it.
 
+pub(crate) mod secret;
 pub(crate) mod sign_on;
 
 use std::{
@@ -23,6 +24,7 @@ use sso_client::{
         config_store_server::{ConfigStore, ConfigStoreServer},
         lookup_server::LookupServer,
         mappings_server::MappingsServer,
+        secret_server::SecretServer,
         system_server::{System, SystemServer},
         tickets_server::TicketsServer,
     },
@@ -69,6 +71,9 @@ pub(crate) struct State {
     pub(crate) info: Mutex<Option<v1::UpdateGlobalInfoRequest>>,
     pub(crate) server: Mutex<Option<v1::UpdateServerSettingsRequest>>,
     pub(crate) asked: sign_on::Asked,
+    pub(crate) secret: secret::Master,
+    /// What a check of the sealed rows comes to.
+    pub(crate) checked: Mutex<Vec<v1::CheckSealedRowsResponse>>,
 }
 
 /// A running service. Dropping it ends it.
@@ -95,7 +100,8 @@ impl Fake {
         let addr = gate(backend, state.clone(), shutdown.clone()).await;
         let profiles = format!(
             "version = 1\ndefault = \"test\"\n[profile.test]\naddr = \"https://{addr}\"\n\
-             ca = \"ca.crt\"\ncert = \"client.crt\"\nkey = \"client.key\"\n"
+             ca = \"ca.crt\"\ncert = \"client.crt\"\nkey = \"client.key\"\n\
+             master = \"https://{addr}\"\n"
         );
         std::fs::write(folder.path().join("profiles.toml"), profiles).unwrap();
         Self { state, folder, addr, shutdown }
@@ -169,6 +175,7 @@ async fn serve(folder: &Path, state: Arc<State>, shutdown: CancellationToken) ->
             .add_service(MappingsServer::new(service.clone()))
             .add_service(LookupServer::new(service.clone()))
             .add_service(TicketsServer::new(service.clone()))
+            .add_service(SecretServer::new(service.clone()))
             .add_service(AccessServer::new(service))
             .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned()),
     );
@@ -245,6 +252,27 @@ fn application(name: &str) -> v1::Application {
 
 #[tonic::async_trait]
 impl System for Service {
+    type CheckSealedRowsStream =
+        Pin<Box<dyn Stream<Item = Result<v1::CheckSealedRowsResponse, Status>> + Send>>;
+
+    async fn begin_sealed_rows_check(
+        &self,
+        _: Request<v1::BeginSealedRowsCheckRequest>,
+    ) -> Result<Response<v1::BeginSealedRowsCheckResponse>, Status> {
+        let (check, recipient_key) = ("check-1".to_owned(), vec![9; 32]);
+        self.reply(v1::BeginSealedRowsCheckResponse { check, recipient_key }).await
+    }
+
+    async fn check_sealed_rows(
+        &self,
+        request: Request<v1::CheckSealedRowsRequest>,
+    ) -> Result<Response<Self::CheckSealedRowsStream>, Status> {
+        assert_eq!(request.into_inner().check, "check-1");
+        let answers = self.state.checked.lock().unwrap().clone();
+        let stream = tokio_stream::iter(answers.into_iter().map(Ok));
+        self.reply(Box::pin(stream) as Self::CheckSealedRowsStream).await
+    }
+
     async fn get_server_status(
         &self,
         _: Request<v1::GetServerStatusRequest>,

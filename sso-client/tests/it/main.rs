@@ -12,4 +12,6 @@ mod fake;
 #[cfg(test)]
 mod mapping;
 #[cfg(test)]
+mod secret;
+#[cfg(test)]
 mod sign_on;

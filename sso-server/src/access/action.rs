@@ -131,6 +131,10 @@ actions! {
     ServerSettingsRead = "server.read-settings", "read the settings of the server";
     /// Change the settings of a server.
     ServerSettingsUpdate = "server.update-settings", "change the settings of the server";
+    /// Seal values again under the active generation: what servers do by themselves.
+    SecretReseal = "secret.reseal", "have values sealed again";
+    /// Open every sealed value with the keys of a backup.
+    SecretCheckRows = "secret.check-rows", "check the sealed values with the keys of a backup";
     /// List who had which account name first.
     PrincipalList = "principal.list", "list the principals";
     /// Forget who had an account name.
@@ -169,6 +173,7 @@ impl Action {
             | Self::SystemEnable
             | Self::SystemDisable
             | Self::ServerSettingsUpdate
+            | Self::SecretReseal
             | Self::PrincipalForget => Effect::Change,
             Self::ConfigurationReveal
             | Self::CredentialsReveal
@@ -194,6 +199,7 @@ impl Action {
             | Self::ServerStatus
             | Self::ServerList
             | Self::ServerSettingsRead
+            | Self::SecretCheckRows
             | Self::PrincipalList
             | Self::AuditList
             | Self::AuditListAll => Effect::Read,

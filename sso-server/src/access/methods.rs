@@ -76,6 +76,10 @@ pub const METHODS: &[Method] = &[
     row("/sso.v1.Principals/Forget", Action::PrincipalForget, Role::SsoAdministrator, true),
     row("/sso.v1.System/GetServerSettings", Action::ServerSettingsRead, Role::SsoAdministrator, true),
     row("/sso.v1.System/UpdateServerSettings", Action::ServerSettingsUpdate, Role::SsoAdministrator, true),
+    row("/sso.v1.System/BeginSealedRowsCheck", Action::SecretCheckRows, Role::SsoAdministrator, true),
+    row("/sso.v1.System/CheckSealedRows", Action::SecretCheckRows, Role::SsoAdministrator, true),
+    // Servers do it by themselves; nobody calls it.
+    row("", Action::SecretReseal, Role::SsoAdministrator, true),
     // Health, and reflection where the settings serve it: what anybody may know of a server.
     row("/grpc.health.v1.Health/Check", Action::ServerStatus, Role::Anyone, true),
     row("/grpc.health.v1.Health/List", Action::ServerStatus, Role::Anyone, true),

@@ -50,6 +50,10 @@ impl Handlers {
             Ok(value) => return Ok(value),
             Err(error) => error,
         };
+        if matches!(error.reason, Reason::GenerationClosed | Reason::GenerationMissing) {
+            // The masters have moved on: the next try is to work.
+            self.house.system.master.ask_now();
+        }
         let application = cut(application);
         self.note(call, action, application, &error).await;
         if !error.for_administrators.is_empty()

@@ -1,21 +1,27 @@
 //! `sso.v1.System`.
 
+use std::pin::Pin;
+
+use futures_util::{Stream, StreamExt as _};
 use sso_proto::{
     Reason,
     v1::{self, system_server::System},
 };
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::{
     Handlers,
     convert::{cut, global_info, missing, timestamp},
     entry::call_of,
+    status::{about, status},
 };
 use crate::{
     access::{Action, Call},
     error::Error,
-    master::{MasterState, MasterStatus},
+    master::{KnownMaster, MasterState, MasterStatus},
     model::{Accounts, ServerEntry, ServerSettings},
+    sealed_rows::CheckProgress,
     system::{GlobalInfoChange, ServerSettingsChange, ServerStatus},
 };
 
@@ -124,6 +130,44 @@ impl System for Handlers {
         })
         .await
     }
+
+    async fn begin_sealed_rows_check(
+        &self,
+        request: Request<v1::BeginSealedRowsCheckRequest>,
+    ) -> Result<Response<v1::BeginSealedRowsCheckResponse>, Status> {
+        let (call, _) = call_of(request)?;
+        self.respond(&call, Action::SecretCheckRows, "", async {
+            let (check, recipient_key) = self.house.sealed_rows.begin(&call)?;
+            Ok(v1::BeginSealedRowsCheckResponse { check: check.to_string(), recipient_key })
+        })
+        .await
+    }
+
+    type CheckSealedRowsStream =
+        Pin<Box<dyn Stream<Item = Result<v1::CheckSealedRowsResponse, Status>> + Send + 'static>>;
+
+    async fn check_sealed_rows(
+        &self,
+        request: Request<v1::CheckSealedRowsRequest>,
+    ) -> Result<Response<Self::CheckSealedRowsStream>, Status> {
+        let (call, message) = call_of(request)?;
+        let checking = self.house.sealed_rows.check(&call, &message.check, &message.sealed);
+        let news = self.answer(&call, Action::SecretCheckRows, "", checking).await?;
+        let messages = ReceiverStream::new(news)
+            .map(move |news| news.map(check_progress).map_err(|error| status(error, &call)));
+        let answer: Response<Self::CheckSealedRowsStream> = Response::new(Box::pin(messages));
+        Ok(about(answer, Action::SecretCheckRows, ""))
+    }
+}
+
+fn check_progress(progress: CheckProgress) -> v1::CheckSealedRowsResponse {
+    v1::CheckSealedRowsResponse {
+        rows_total: progress.total,
+        rows_opened: progress.opened,
+        rows_failed: progress.failed,
+        failed: progress.names,
+        done: progress.done,
+    }
 }
 
 fn server_status(status: ServerStatus, call: &Call) -> v1::GetServerStatusResponse {
@@ -210,6 +254,7 @@ fn state(state: MasterState) -> v1::MasterSecretState {
         MasterState::NeverFetched => v1::MasterSecretState::NeverFetched,
         MasterState::Expired => v1::MasterSecretState::Expired,
         MasterState::Foreign => v1::MasterSecretState::Foreign,
+        MasterState::Revoked => v1::MasterSecretState::Revoked,
     }
 }
 
@@ -227,6 +272,22 @@ fn master_secret(status: MasterStatus) -> v1::MasterSecretStatus {
         read_lease_until: status.read_lease_until.map(timestamp),
         write_lease_until: status.write_lease_until.map(timestamp),
         last_error: status.last_error.unwrap_or_default(),
+        masters: status.masters.into_iter().map(known_master).collect(),
+        version: status.version,
+        epoch: status.epoch,
+        from_cache: status.from_cache,
+    }
+}
+
+fn known_master(known: KnownMaster) -> v1::KnownMaster {
+    v1::KnownMaster {
+        master: known.master,
+        name: known.name,
+        reached: known.reached,
+        primary: known.primary,
+        epoch: known.epoch,
+        version: known.version,
+        last_error: known.last_error.unwrap_or_default(),
     }
 }
 

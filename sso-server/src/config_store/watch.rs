@@ -317,6 +317,19 @@ mod tests {
         let mut transaction = storage.begin().await.unwrap();
         transaction.initialise_system(&global, clock.now()).await.unwrap();
         transaction.insert_application(&application()).await.unwrap();
+        let offered = crate::master::OfferedKeyRing {
+            keystore: Uuid::nil(),
+            epoch: 1,
+            primary: Uuid::nil(),
+            master: String::new(),
+            generations: vec![crate::master::OfferedGeneration {
+                number: 1,
+                fingerprint: "1".into(),
+                active: true,
+            }],
+            revoked_servers: Vec::new(),
+        };
+        transaction.admit_key_ring(&offered, clock.now()).await.unwrap();
         transaction.commit().await.unwrap();
         let access = Arc::new(Access::new(global));
         let stop = CancellationToken::new();

@@ -29,14 +29,35 @@ impl Leases {
         nanoseconds(now) < self.write_until.load(Ordering::Acquire)
     }
 
-    /// Both leases begin anew.
-    pub(super) fn confirm(&self, now: Duration) {
-        self.read_until.store(nanoseconds(now + self.read), Ordering::Release);
-        self.write_until.store(nanoseconds(now + self.write.min(self.read)), Ordering::Release);
+    /// Both leases begin anew at the instant `at`. Neither gets shorter by that: what another master
+    /// said later counts for longer.
+    pub(super) fn confirm(&self, at: Duration) {
+        self.confirm_read(at);
+        self.write_until.fetch_max(nanoseconds(at + self.write.min(self.read)), Ordering::AcqRel);
+    }
+
+    /// The read lease alone begins anew at the instant `at`.
+    pub(super) fn confirm_read(&self, at: Duration) {
+        self.read_until.fetch_max(nanoseconds(at + self.read), Ordering::AcqRel);
+    }
+
+    /// What is left of a read lease that began in a former life, at most a whole one.
+    pub(super) fn resume_read(&self, now: Duration, left: Duration) {
+        self.read_until.store(nanoseconds(now + left.min(self.read)), Ordering::Release);
     }
 
     pub(super) fn end_write(&self) {
         self.write_until.store(0, Ordering::Release);
+    }
+
+    pub(super) fn end_both(&self) {
+        self.end_write();
+        self.read_until.store(0, Ordering::Release);
+    }
+
+    /// How long a whole read lease is.
+    pub(super) fn read(&self) -> Duration {
+        self.read
     }
 
     /// What is left of the read and of the write lease; `None` of one that is over.
@@ -84,6 +105,20 @@ mod tests {
         assert!(leases.may_read(seconds(2)) && !leases.may_write(seconds(2)));
         leases.confirm(seconds(3));
         assert!(leases.may_write(seconds(4)));
+    }
+
+    #[test]
+    fn a_late_word_shortens_nothing_and_an_end_ends_both() {
+        let leases = Leases::new(seconds(100), seconds(10));
+        leases.confirm(seconds(8));
+        leases.confirm(seconds(2));
+        assert_eq!(leases.left(seconds(8)), (Some(seconds(100)), Some(seconds(10))));
+        leases.end_both();
+        assert_eq!(leases.left(seconds(8)), (None, None));
+        leases.resume_read(seconds(8), seconds(500));
+        assert_eq!(leases.left(seconds(8)), (Some(seconds(100)), None));
+        leases.resume_read(seconds(8), seconds(5));
+        assert_eq!(leases.left(seconds(8)), (Some(seconds(5)), None));
     }
 
     #[test]

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::MasterSecret;
+use super::{
+    MasterSecret,
+    notes::{Failure, MasterNote},
+};
 
 /// The state of the keys, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,11 +22,19 @@ pub enum MasterState {
     Expired,
     /// The master answers with the keys of another system.
     Foreign,
+    /// The right of this server to the keys was revoked, and they are forgotten.
+    Revoked,
 }
 
 impl MasterState {
-    pub(super) const ALL: [Self; 5] =
-        [Self::Current, Self::ReadOnly, Self::NeverFetched, Self::Expired, Self::Foreign];
+    pub(super) const ALL: [Self; 6] = [
+        Self::Current,
+        Self::ReadOnly,
+        Self::NeverFetched,
+        Self::Expired,
+        Self::Foreign,
+        Self::Revoked,
+    ];
 
     /// The word, as in the list of servers.
     #[must_use]
@@ -34,6 +45,7 @@ impl MasterState {
             Self::NeverFetched => "never-fetched",
             Self::Expired => "expired",
             Self::Foreign => "foreign",
+            Self::Revoked => "revoked",
         }
     }
 
@@ -49,7 +61,7 @@ impl MasterState {
 pub struct MasterStatus {
     /// In one word.
     pub state: MasterState,
-    /// Address of the master secret server.
+    /// Addresses of the master secret servers, first the one that confirmed last.
     pub master: String,
     /// Generations held, with their fingerprints in hexadecimal.
     pub generations: Vec<(u32, String)>,
@@ -61,20 +73,64 @@ pub struct MasterStatus {
     pub read_lease_until: Option<OffsetDateTime>,
     /// Values can be sealed until then, should the master stay away; `None` when it is over.
     pub write_lease_until: Option<OffsetDateTime>,
-    /// The last failure to reach the master; `None` while it is reached.
+    /// The last failure to reach a master; `None` while one is good.
     pub last_error: Option<String>,
+    /// Each master of the settings.
+    pub masters: Vec<KnownMaster>,
+    /// Of the key ring held; 0 = none.
+    pub version: u64,
+    /// The highest epoch known.
+    pub epoch: u64,
+    /// The keys came from the sealed cache, and no master has confirmed them yet.
+    pub from_cache: bool,
+}
+
+/// How one master stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownMaster {
+    /// Its address.
+    pub master: String,
+    /// As it says; empty while it was not reached.
+    pub name: String,
+    /// It answers, whatever it says.
+    pub reached: bool,
+    /// It is the primary of its epoch, as it says.
+    pub primary: bool,
+    /// Of its keystore; 0 until it was heard.
+    pub epoch: u64,
+    /// Of its keystore.
+    pub version: u64,
+    /// Why its word does not count; `None` while it does.
+    pub last_error: Option<String>,
+}
+
+impl KnownMaster {
+    fn of(note: &MasterNote) -> Self {
+        Self {
+            master: note.url.clone(),
+            name: note.name.clone(),
+            reached: note.reached,
+            primary: note.primary,
+            epoch: note.epoch.unwrap_or_default(),
+            version: note.version,
+            last_error: note.failure.as_ref().map(|failure| failure.words().to_owned()),
+        }
+    }
 }
 
 impl MasterSecret {
     /// The state at this moment.
     #[must_use]
     pub fn status(&self) -> MasterStatus {
-        let now = self.clock.instant();
-        let (read, write) = self.leases.left(now);
-        let keys = self.keys.load_full().filter(|_| read.is_some());
         let notes = self.notes();
+        let (read, write) = self.leases.left(self.clock.instant());
+        let keys = self.keys.load_full().filter(|_| read.is_some());
+        let is_foreign = |master: &MasterNote| matches!(master.failure, Some(Failure::Foreign(_)));
+        let foreign = !notes.any_good() && notes.masters.iter().any(is_foreign);
+        let held = notes.held.filter(|_| keys.is_some());
         let state = match &keys {
-            _ if notes.foreign.is_some() => MasterState::Foreign,
+            _ if notes.revoked.is_some() => MasterState::Revoked,
+            _ if foreign => MasterState::Foreign,
             Some(_) if write.is_some() => MasterState::Current,
             Some(_) => MasterState::ReadOnly,
             None if self.was_held() => MasterState::Expired,
@@ -83,7 +139,7 @@ impl MasterSecret {
         let at = |left: Duration| self.clock.now() + left;
         MasterStatus {
             state,
-            master: self.url.clone(),
+            master: notes.addresses(),
             generations: keys
                 .iter()
                 .flat_map(|keys| keys.generations())
@@ -93,11 +149,11 @@ impl MasterSecret {
             last_confirmed_at: notes.last_confirmed_at,
             read_lease_until: read.filter(|_| keys.is_some()).map(at),
             write_lease_until: write.filter(|_| keys.is_some()).map(at),
-            last_error: notes.last_error.clone(),
+            last_error: notes.last_error(),
+            masters: notes.masters.iter().map(KnownMaster::of).collect(),
+            version: held.map_or(0, |held| held.version),
+            epoch: notes.seen.0,
+            from_cache: held.is_some_and(|held| !held.admitted),
         }
-    }
-
-    fn was_held(&self) -> bool {
-        self.held.load(std::sync::atomic::Ordering::Relaxed)
     }
 }

@@ -70,6 +70,13 @@ impl ApplicationType {
         Self::ALL.into_iter().find(|kind| kind.as_str() == word)
     }
 
+    /// Whether credentials are sealed to the account of their mapping; not in a host group application,
+    /// whose windows account may change.
+    #[must_use]
+    pub fn seals_account(self) -> bool {
+        self != Self::HostGroup
+    }
+
     /// How many fields an application of this type has at most (ESSO.md 3.5).
     #[must_use]
     pub fn max_fields(self) -> usize {

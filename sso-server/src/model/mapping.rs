@@ -111,7 +111,7 @@ impl Mapping {
     /// group application, whose windows account may change.
     #[must_use]
     pub fn sealed_account(&self, kind: ApplicationType) -> Option<&Account> {
-        (kind != ApplicationType::HostGroup).then_some(&self.account)
+        kind.seals_account().then_some(&self.account)
     }
 }
 

@@ -304,8 +304,9 @@ impl Transaction {
     /// [`HISTORY_LENGTH`].
     ///
     /// # Errors
-    /// `Gone` when the configuration was deleted with its application.
+    /// `Gone` when the configuration was deleted with its application; `GenerationClosed`.
     pub async fn insert_revision(&mut self, new: &NewRevision) -> Result<(), StorageError> {
+        self.hold_generation(new.generation).await?;
         sqlx::query(INSERT_REVISION)
             .bind(new.configuration.to_string())
             .bind(stored(new.revision.0))

@@ -36,11 +36,13 @@ impl Dialect {
     }
 
     /// Opens a transaction that is going to write. SQLite takes its write lock at once: taking it
-    /// later fails when another writer came in between.
+    /// later fails when another writer came in between. PostgreSQL must show each statement what was
+    /// committed before it, whatever its default: who closes a generation counts what those wrote who
+    /// were waited for.
     pub(super) fn begin_write(self) -> &'static str {
         match self {
             Self::Sqlite => "BEGIN IMMEDIATE",
-            Self::Postgres => "BEGIN",
+            Self::Postgres => "BEGIN ISOLATION LEVEL READ COMMITTED",
         }
     }
 

@@ -31,6 +31,12 @@ pub enum StorageError {
     /// The application that the row belongs to was deleted meanwhile.
     #[error("the application that this belongs to was deleted meanwhile")]
     Gone,
+    /// Nothing may be sealed under this generation of the master secret any more, or yet.
+    #[error(
+        "generation {0} of the master secret is not open in the database, so nothing was stored; this \
+         server asks its master for newer keys, try again in a moment"
+    )]
+    GenerationClosed(u32),
     /// The transaction took longer than a transaction may; nothing was stored.
     #[error("the transaction was open for more than {0} s and was undone")]
     TooSlow(u64),
@@ -78,6 +84,7 @@ impl From<StorageError> for Error {
             StorageError::NameTaken(_) => Reason::ApplicationExists,
             StorageError::LabelTaken => Reason::FieldExists,
             StorageError::Gone => Reason::ApplicationNotFound,
+            StorageError::GenerationClosed(_) => Reason::GenerationClosed,
             StorageError::NewerSchema { .. }
             | StorageError::OlderSchema { .. }
             | StorageError::EditedMigration(_)

@@ -213,7 +213,7 @@ impl Transaction {
     /// that type is taken, after which the transaction goes on.
     ///
     /// # Errors
-    /// `Gone` when the application was deleted meanwhile.
+    /// `Gone` when the application was deleted meanwhile; `GenerationClosed`.
     pub async fn insert_mapping(
         &mut self,
         kind: ApplicationType,
@@ -221,6 +221,9 @@ impl Transaction {
     ) -> Result<bool, StorageError> {
         let mapping = &stored.mapping;
         let credentials = stored.credentials.as_ref();
+        if let Some(credentials) = credentials {
+            self.hold_generation(credentials.generation).await?;
+        }
         let (account, external_user) = (mapping.account.key(), mapping.external_user.key());
         let (account_is_unique, external_user_is_unique) = unique_sides(kind);
         let done = sqlx::query(INSERT)
@@ -263,12 +266,13 @@ impl Transaction {
     /// no such mapping.
     ///
     /// # Errors
-    /// `Unavailable`.
+    /// `GenerationClosed`; `Unavailable`.
     pub async fn set_credentials(
         &mut self,
         mapping: &Mapping,
         credentials: &SealedCredentials,
     ) -> Result<bool, StorageError> {
+        self.hold_generation(credentials.generation).await?;
         let done = sqlx::query(SET_CREDENTIALS)
             .bind(&*credentials.sealed)
             .bind(i64::from(credentials.generation))

@@ -31,6 +31,7 @@ macro_rules! step {
 const STEPS: &[Step] = &[
     step!(1, "initial", "0001_initial.sql"),
     step!(2, "single sign-on", "0002_single_sign_on.sql"),
+    step!(3, "generations", "0003_generations.sql"),
 ];
 
 impl Storage {

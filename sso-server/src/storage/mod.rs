@@ -2,8 +2,8 @@
 //! differs stands in [`Dialect`].
 //!
 //! Reads are methods of [`Storage`], writes are methods of [`Transaction`] and take effect when its
-//! `commit` returned. No statement relies on an isolation level: what must be atomic is one
-//! statement whose row count decides.
+//! `commit` returned. What must be atomic is one statement whose row count decides; no
+//! statement relies on more than reading what was committed before it.
 
 mod applications;
 mod audit;
@@ -12,15 +12,18 @@ mod configurations;
 mod connect;
 mod dialect;
 mod error;
+mod generations;
 mod mappings;
 mod migrate;
 mod principals;
 mod rows;
+mod sealed_rows;
 mod server_settings;
 mod servers;
 mod system;
 mod tickets;
 mod transaction;
+mod work_leases;
 
 use std::fmt;
 
@@ -33,7 +36,12 @@ pub use configurations::{BumpedRevision, NewRevision, SealedRevision, StoredConf
 pub use connect::{DatabaseSettings, DatabaseUrl};
 pub use dialect::Dialect;
 pub use error::StorageError;
+pub use generations::{Admission, CloseOutcome, KnownGenerations, StoredGeneration};
 pub use mappings::{MappingFilter, SealedCredentials, StoredMapping};
+pub use sealed_rows::{
+    OtherGenerations, ResealedRow, RowKey, SealedCount, SealedOwner, SealedRow, SealedRows,
+    SealedTable,
+};
 pub use system::SystemRecord;
 pub use transaction::Transaction;
 
@@ -80,16 +88,21 @@ impl Storage {
             audit::STATEMENTS,
             changes::STATEMENTS,
             configurations::STATEMENTS,
+            generations::STATEMENTS,
             mappings::STATEMENTS,
             principals::STATEMENTS,
+            sealed_rows::STATEMENTS,
             server_settings::STATEMENTS,
             servers::STATEMENTS,
             system::STATEMENTS,
             tickets::STATEMENTS,
+            work_leases::STATEMENTS,
         ];
         let texts = rooms.into_iter().flatten().map(|statement| self.dialect.pick(statement));
-        let built =
-            audit::built_statements().into_iter().chain(mappings::built_statements(self.dialect));
+        let built = audit::built_statements()
+            .into_iter()
+            .chain(mappings::built_statements(self.dialect))
+            .chain(sealed_rows::built_statements(self.dialect));
         let mut connection = self.reader().await?;
         let mut count = 0;
         for text in texts.map(str::to_owned).chain(built) {

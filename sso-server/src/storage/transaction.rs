@@ -18,6 +18,8 @@ pub struct Transaction {
     dialect: Dialect,
     clock: Clock,
     begun: Duration,
+    /// The generation of the master secret that is held open.
+    held_generation: Option<u32>,
 }
 
 impl Storage {
@@ -28,10 +30,18 @@ impl Storage {
     /// # Errors
     /// `Unavailable` when no connection is free in time or the database does not answer.
     pub async fn begin(&self) -> Result<Transaction, StorageError> {
-        let inner = self.writers.begin_with(self.dialect.begin_write()).await?;
+        let inner = match self.writers.begin_with(self.dialect.begin_write()).await {
+            // SQLite ends a transaction by itself when the disk is full. The driver counts it as open
+            // for ever, so the connection is of no use any more.
+            Err(sqlx::Error::InvalidSavePointStatement) => {
+                self.writers.acquire().await?.close().await?;
+                self.writers.begin_with(self.dialect.begin_write()).await?
+            }
+            begun => begun?,
+        };
         let (clock, dialect) = (self.clock.clone(), self.dialect);
         let begun = clock.instant();
-        Ok(Transaction { inner, dialect, clock, begun })
+        Ok(Transaction { inner, dialect, clock, begun, held_generation: None })
     }
 }
 
@@ -63,6 +73,14 @@ impl Transaction {
 
     pub(super) fn dialect(&self) -> Dialect {
         self.dialect
+    }
+
+    pub(super) fn held_generation(&self) -> Option<u32> {
+        self.held_generation
+    }
+
+    pub(super) fn note_held_generation(&mut self, generation: u32) {
+        self.held_generation = Some(generation);
     }
 }
 

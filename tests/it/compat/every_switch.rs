@@ -76,9 +76,13 @@ const SCRIPT: &[(&str, &str, i32, &str)] = &[
     ("admin", "ssoconfig -setdb db01 SSODB", 1, "[database] url"),
     ("admin", "ssoconfig -createdb db01 SSODB", 1, "when it starts"),
     ("admin", "ssoconfig -upgradedb", 1, "when it starts"),
-    ("admin", "ssoconfig -generatesecret b.bak", 1, "sso-master init --backup b.bak"),
-    ("admin", "ssoconfig -backupsecret b.bak", 1, "sso-master backup verify b.bak"),
-    ("admin", "ssoconfig -restoresecret b.bak", 1, "sso-master backup reminder b.bak"),
+    ("admin", "ssoconfig -generatesecret b.bak", 0, "Master secret 2 generated."),
+    ("admin", "ssoconfig -generatesecret b.bak", 1, "b.bak exists"),
+    ("user", "ssoconfig -backupsecret c.bak", 64, "SSO_MASTER"),
+    ("admin", "ssoconfig -backupsecret c.bak", 0, "Backup of 2 master secrets written to"),
+    ("user", "ssoconfig -displayreminder c.bak", 0, "Password reminder : the usual one"),
+    ("admin", "ssoconfig -displayreminder apps.xml", 2, "is no backup of the master secret"),
+    ("admin", "ssoconfig -restoresecret c.bak", 1, "BACKUP_HAS_NOTHING_NEW"),
     ("admin", "ssoconfig -replayfiles -default", 1, "password synchronisation"),
     ("admin", "ssoconfig -syncage", 1, "password synchronisation"),
     ("admin", "ssoconfig -allowps pcns yes", 1, "password synchronisation"),
@@ -113,7 +117,8 @@ fn every_switch_does_what_the_list_says() {
         ("info.xml", GLOBAL_INFO.to_owned()),
         ("mappings.xml", mappings(&MAPPINGS)),
     ];
-    let files = files.map(|(name, content)| (name, desk.file(name, &content)));
+    let mut files = files.map(|(name, content)| (name, desk.file(name, &content))).to_vec();
+    files.extend(["b.bak", "c.bak"].map(|name| (name, desk.path(name))));
     let mut done = BTreeSet::new();
     for (who, line, code, says) in SCRIPT {
         let words: Vec<_> = line
@@ -122,7 +127,15 @@ fn every_switch_does_what_the_list_says() {
             .collect();
         // The mapping of the first is there, so nobody is asked for its external user.
         let exists = line.starts_with("ssomanage -setcredentials");
-        let ran = desk.run(who, &words, if exists { "two\n" } else { "one\ntwo\n" });
+        let input = match words.get(1).map(|switch| switch.trim_start_matches('-')) {
+            Some("generatesecret" | "backupsecret") => {
+                "a fine 7-Horse\na fine 7-Horse\nthe usual one\n"
+            }
+            Some("restoresecret") => "a fine 7-Horse\n",
+            _ if exists => "two\n",
+            _ => "one\ntwo\n",
+        };
+        let ran = desk.run(who, &words, input);
         assert_eq!(ran.code, *code, "{ran}");
         let said = format!("{} {}", ran.stdout, ran.stderr);
         let said = said.split_whitespace().collect::<Vec<_>>().join(" ");

@@ -45,6 +45,11 @@ impl Desk {
         path
     }
 
+    /// A path beside the links.
+    pub(crate) fn path(&self, name: &str) -> String {
+        path_of(&self.folder, name)
+    }
+
     /// A tool by its own name, to be started by the caller; what is remembered stays in the folder.
     pub(crate) fn command(&self, who: &str, tool: &str) -> Command {
         let program = self.folder.path().join(tool);

@@ -4,12 +4,15 @@ mod applications;
 mod audit;
 mod changes;
 mod configurations;
+mod generations;
 mod mappings;
 mod principals;
 mod schema;
+mod sealed_rows;
 mod server_settings;
 mod system;
 mod tickets;
+mod work_leases;
 
 use sqlx::Connection as _;
 use sso_core::clock::Clock;
@@ -24,6 +27,10 @@ use sso_tests::postgres;
 use time::{OffsetDateTime, macros::datetime};
 
 const NOW: OffsetDateTime = datetime!(2026-03-01 12:00:00.123_456 UTC);
+
+/// What values of tests may be sealed under.
+const GENERATIONS: &str = "INSERT INTO generations (generation, fingerprint, admitted_at) VALUES \
+    (1, 'f1', 0), (2, 'f2', 0), (3, 'f3', 0), (9, 'f9', 0)";
 
 /// A migrated database, and what its tests hold in their hands.
 struct Scene {
@@ -72,6 +79,7 @@ async fn on_each(test: impl AsyncFn(&Scene)) {
         let storage = open(&database.url, &clock).await;
         storage.migrate().await.unwrap();
         let scene = Scene { storage, clock, url: database.url.clone() };
+        scene.sql(GENERATIONS).await;
         eprintln!("on {}", database.name);
         test(&scene).await;
         scene.storage.close().await;

@@ -125,6 +125,7 @@ async fn a_database_of_the_first_release_goes_on_with_its_data() {
         // What was there serves what came new.
         let mapping = super::mappings::mapping(old.id, "D\\a", "u");
         assert_eq!(super::mappings::add(storage, old.kind, &mapping).await, Ok(true));
+        scene.sql(super::GENERATIONS).await;
         let (_, revision) = write(storage, old.id, &identifier("i"), b"x").await.unwrap();
         assert_eq!(revision.0, 1);
         storage.close().await;

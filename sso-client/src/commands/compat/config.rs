@@ -1,11 +1,13 @@
 //! `ssoconfig`: one server and the master secret (ESSO.md 11.2).
 
+use std::path::Path;
+
 use sso_client::v1::{GetServerStatusResponse, ServerSettings};
 
 use super::super::shown::{master_secret_state, time_cell};
 use super::{
     frame::Call,
-    server,
+    secret, server,
     switches::{switches, yes_or_no},
 };
 use crate::failure::Failure;
@@ -17,9 +19,10 @@ switches! {
     SetDb = "setdb" "SERVER DATABASE" 2..=2 Explained "the settings file of the server names the database";
     CreateDb = "createdb" "FILE|SERVER [DATABASE]" 1..=2 Explained "a server creates what it needs in its database when it starts";
     UpgradeDb = "upgradedb" "[SERVER] [DATABASE]" 0..=2 Explained "a server upgrades its database when it starts";
-    GenerateSecret = "generatesecret" "FILE" 1..=1 Explained "sso-master makes the master secret, on its own machine";
-    BackupSecret = "backupsecret" "FILE" 1..=1 Explained "sso-master keeps the backup of the master secret, on its own machine";
-    RestoreSecret = "restoresecret" "FILE" 1..=1 Explained "sso-master opens the backup of the master secret, on its own machine";
+    GenerateSecret = "generatesecret" "FILE" 1..=1 WorksHere "replace the master secret, with a backup in FILE";
+    BackupSecret = "backupsecret" "FILE" 1..=1 WorksHere "back the master secret up";
+    RestoreSecret = "restoresecret" "FILE" 1..=1 WorksHere "restore the master secret from a backup";
+    DisplayReminder = "displayreminder" "FILE" 1..=1 WorksHere "show the reminder of a backup";
     AuditLevel = "auditlevel" "POSITIVE NEGATIVE" 2..=2 Works "set the audit levels of the server in use: 0 to 3 each";
     SetSsl = "setssl" "yes" 1..=1 Explained "TLS to a database on another machine is on already: yes changes nothing, no is refused";
     ReplayFiles = "replayfiles" "FOLDER|-default" 1..=1 Absent "replay files of password synchronisation";
@@ -42,27 +45,10 @@ async fn run(verb: Config, call: &Call<'_>) -> Result<(), Failure> {
             "make an empty database, name it in [database] url of /etc/sso/sso-server.toml, start sso-server; \
              with [database] migrate = false it only checks",
         )),
-        Config::GenerateSecret => Err(Failure::refused(
-            "the master secret is made on the machine of the master, by sso-master",
-            format!(
-                "A new system: sso-master init --backup {file}\n\
-                 Replacing the secret of a system that has one is not part of this version."
-            ),
-        )),
-        Config::BackupSecret => Err(Failure::refused(
-            "the backup of the master secret is made together with it, on the machine of the master",
-            format!(
-                "To see that it opens with its password: sso-master backup verify {file}\n\
-                 Another backup later on is not part of this version: copy the file that there is."
-            ),
-        )),
-        Config::RestoreSecret => Err(Failure::refused(
-            "restoring the master secret is not part of this version",
-            format!(
-                "To see that the backup opens with its password: sso-master backup verify {file}\n\
-                 The reminder of the password: sso-master backup reminder {file}"
-            ),
-        )),
+        Config::GenerateSecret => secret::generate(Path::new(file), call).await,
+        Config::BackupSecret => secret::back_up(Path::new(file), call).await,
+        Config::RestoreSecret => secret::restore(Path::new(file), call).await,
+        Config::DisplayReminder => secret::display_reminder(Path::new(file), call),
         Config::AuditLevel => audit_level(call).await,
         Config::SetSsl => server::set_ssl(call),
         Config::RemoteLookup => {

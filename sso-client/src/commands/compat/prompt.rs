@@ -1,4 +1,4 @@
-//! Questions of `-setcredentials`: on a terminal without showing the answers, else from the lines of
+//! Questions of `-setcredentials` and of backups: on a terminal without showing the answers, else from the lines of
 //! standard input. Answers never stand in the arguments.
 
 use std::{
@@ -76,17 +76,60 @@ impl Prompt {
         Ok(Answers { external_user, credentials: lines })
     }
 
+    /// A new password and its reminder. Without a terminal: the password, the password again, and the
+    /// reminder, which may be left out.
+    pub(super) fn new_password(&mut self) -> Result<(SecretText, String), Failure> {
+        if self.terminal {
+            let password = values::ask("Password", true, "")?;
+            return Ok((password, self.ask_line("Password reminder")?.unwrap_or_default()));
+        }
+        let (mut lines, given) = self.lines()?;
+        if !(2..=3).contains(&given) {
+            return Err(Failure::usage_hint(
+                format!("{given} lines were given, and 2 or 3 are expected"),
+                "one line each: the password, the password again, the reminder; nothing was written",
+            ));
+        }
+        // Expose: a reminder, which everybody may read.
+        let reminder = lines.drain(2..).next().map(|line| line.expose().to_owned());
+        match lines.as_slice() {
+            [first, again] if first == again => Ok((first.clone(), reminder.unwrap_or_default())),
+            _ => Err(Failure::usage("the two entries differ; nothing was written")),
+        }
+    }
+
+    /// The password of a backup that exists: without a terminal the only line.
+    pub(super) fn password(&mut self) -> Result<SecretText, Failure> {
+        if self.terminal {
+            return values::ask("Password", false, "");
+        }
+        let (mut lines, given) = self.lines()?;
+        match (lines.pop(), given) {
+            (Some(password), 1) => Ok(password),
+            (Some(_) | None, _) => Err(Failure::usage_hint(
+                format!("{given} lines were given, and 1 is expected"),
+                "the password of the backup; nothing was changed",
+            )),
+        }
+    }
+
     /// The name of the external user, which is no secret.
     fn ask_external_user(&mut self, application: &Application) -> Result<String, Failure> {
         let label = label_of(application, 0, EXTERNAL_USER);
-        let ask = |mut stderr: io::StderrLock<'_>| {
-            write!(stderr, "{}: ", escape(&label)).and_then(|()| stderr.flush())
-        };
-        ask(io::stderr().lock()).map_err(|error| Failure::io("asking", error))?;
-        match self.line()? {
-            Some(line) => name_in(&line, &label),
+        match self.ask_line(&label)? {
+            Some(line) => name_in(&SecretText::new(line), &label),
             None => Err(Failure::usage(format!("'{label}' is empty"))),
         }
+    }
+
+    /// A line that is shown as it is typed.
+    fn ask_line(&mut self, label: &str) -> Result<Option<String>, Failure> {
+        let ask = |mut stderr: io::StderrLock<'_>| {
+            write!(stderr, "{}: ", escape(label)).and_then(|()| stderr.flush())
+        };
+        ask(io::stderr().lock()).map_err(|error| Failure::io("asking", error))?;
+        // Expose: it was shown, so it is no secret.
+        Ok(self.line()?.map(|line| line.expose().to_owned()))
     }
 
     /// The lines up to the end of the input, and how many there are; those beyond every application
@@ -265,6 +308,23 @@ mod tests {
         }
         let many = "canary\n".repeat(MOST_LINES + 9);
         assert!(answers(&many, None).unwrap_err().message().starts_with("309 lines"));
+    }
+
+    #[test]
+    fn passwords_come_twice_with_their_reminder() {
+        let new = |input: &str| prompt(input.as_bytes()).new_password();
+        let (password, reminder) = new("canary 1\ncanary 1\nthe usual\n").unwrap();
+        // Expose: compared with what the test wrote.
+        assert_eq!((password.expose(), reminder.as_str()), ("canary 1", "the usual"));
+        assert_eq!(new("canary 1\ncanary 1\n").unwrap().1, "");
+        for bad in ["", "canary 1\n", "canary 1\ncanary 2\nx\n", "canary 1\ncanary 1\nx\ny\n"] {
+            let failure = new(bad).unwrap_err();
+            assert_eq!(failure.exit_code(), 2, "{bad:?}");
+            assert!(!format!("{failure:?}").contains("canary"), "{failure:?}");
+        }
+        let one = |input: &str| prompt(input.as_bytes()).password();
+        assert_eq!(one("canary 3").unwrap().expose(), "canary 3");
+        assert!(one("").is_err() && one("a\nb\n").is_err());
     }
 
     #[test]

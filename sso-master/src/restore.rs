@@ -1,0 +1,337 @@
+//! Making a whole keystore from a backup: on a new host, or over a keystore that was lost or cannot
+//! be unlocked any more. The master does not run meanwhile.
+//!
+//! ```text
+//! look at the place ─► open the backup ─► wrap a new keystore key ─► prove ─► keep the old file aside ─► write
+//!        └ refused          └ refused              └ refused            └ refused: the place is what it was
+//! ```
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use sso_core::{
+    clock::Clock,
+    derive::Fingerprint,
+    key_ring::{Generation, KeyRing},
+    memory::LockedKey,
+};
+use sso_protector::{Kind, Protector, Stanza, unlock};
+use sso_proto::Event;
+use time::{OffsetDateTime, macros::format_description};
+use uuid::Uuid;
+
+use crate::{
+    backup::{Backup, Opener},
+    custody::{EditLock, KeystoreLock},
+    error::MasterError,
+    file::FileError,
+    keystore::{FromBackup, Keystore, KeystoreError, State},
+};
+
+/// Files that were kept aside within one second, at most.
+const ASIDE_MAX: u32 = 100;
+
+/// Protectors that keep the keystore key outside the file, under the id of the keystore.
+const KEYRINGS: [Kind; 2] = [Kind::SecretService, Kind::Keyutils];
+
+/// Why nothing is restored, beyond what files, backups and protectors say.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RestoreError {
+    /// Restoring would lose keys.
+    #[error(
+        "the keystore {} has {missing}, which the backup lacks; nothing was changed. Use a newer \
+         backup. If those keys are lost for good, move the keystore away yourself",
+        path.display()
+    )]
+    Newer {
+        /// The keystore.
+        path: PathBuf,
+        /// Its generations that the backup lacks.
+        missing: String,
+    },
+    /// The keystore that is there is that of another system.
+    #[error(
+        "the keystore {} belongs to another system ({found}) than the backup ({wanted}); nothing \
+         was changed. `--set-aside` keeps it beside the new one",
+        path.display()
+    )]
+    Foreign {
+        /// The keystore.
+        path: PathBuf,
+        /// Its id.
+        found: Uuid,
+        /// The id that the backup is for.
+        wanted: Uuid,
+    },
+    /// What is there cannot be read.
+    #[error("{0}; nothing was changed. `--set-aside` keeps the file beside the new one")]
+    Unusable(KeystoreError),
+    /// The old file cannot get another name.
+    #[error("the keystore {} cannot be kept aside: {source}; nothing was changed", path.display())]
+    Aside {
+        /// The keystore.
+        path: PathBuf,
+        /// What the operating system says.
+        source: io::Error,
+    },
+    /// The proof failed.
+    #[error(
+        "the restored keystore does not open again; nothing was changed. Check disk and protector"
+    )]
+    NotUnlocked,
+}
+
+/// What was restored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restored {
+    /// The id of the keystore.
+    pub keystore: Uuid,
+    /// The epoch that begins.
+    pub epoch: u64,
+    /// Every generation.
+    pub generations: Vec<(Generation, Fingerprint)>,
+    /// The one that is active.
+    pub active: Generation,
+    /// Where the keystore of before was kept.
+    pub kept_aside: Option<PathBuf>,
+}
+
+/// What is at the place of the keystore.
+enum Found {
+    Nothing,
+    /// The same keystore; the backup has everything in it.
+    Same(Box<Keystore>),
+    /// Something that is kept aside because somebody said so.
+    Other,
+}
+
+/// Refuses a backup for which the keystore `path` has no place; to be called before anybody is asked
+/// for a password.
+///
+/// # Errors
+/// When restoring would lose keys; when another keystore or a damaged one is there, unless `set_aside`.
+pub fn require_place(path: &Path, backup: &Backup, set_aside: bool) -> Result<(), MasterError> {
+    look(path, backup, set_aside).map(drop)
+}
+
+/// Makes the keystore `path` from `backup`, for `protectors` and with a new keystore key. The file of
+/// before is kept aside. On failure it is byte for byte what it was.
+///
+/// # Errors
+/// When a master runs, the place is not free (see [`require_place`]), the backup does not open, or a
+/// protector or the disk cannot be used.
+pub fn restore(
+    path: &Path,
+    protectors: &[Box<dyn Protector>],
+    backup: &Backup,
+    opener: &Opener,
+    set_aside: bool,
+    clock: &Clock,
+) -> Result<Restored, MasterError> {
+    let restored = restore_quietly(path, protectors, backup, opener, set_aside, clock);
+    match &restored {
+        Ok(restored) => tracing::info!(
+            event = Event::MasterSecretRestored.number(),
+            keystore = %restored.keystore,
+            active = restored.active.number(),
+            epoch = restored.epoch,
+            "master secret restored"
+        ),
+        Err(error) => tracing::error!(
+            event = Event::MasterSecretNotRestored.number(),
+            keystore = %path.display(),
+            %error,
+            "nothing was restored"
+        ),
+    }
+    restored
+}
+
+fn restore_quietly(
+    path: &Path,
+    protectors: &[Box<dyn Protector>],
+    backup: &Backup,
+    opener: &Opener,
+    set_aside: bool,
+    clock: &Clock,
+) -> Result<Restored, MasterError> {
+    let _lock = KeystoreLock::take(path)?;
+    let found = look(path, backup, set_aside)?;
+    // First of all: what does not open replaces nothing.
+    let ring = backup.open(opener)?;
+    let key = LockedKey::generate().map_err(KeystoreError::from)?;
+    let now = clock.now();
+    // Servers refuse an epoch below one that they know.
+    let known = match &found {
+        Found::Same(keystore) => keystore.epoch(),
+        Found::Nothing | Found::Other => 0,
+    };
+    let origin = FromBackup {
+        keystore: backup.keystore(),
+        member: Uuid::new_v4(),
+        epoch: backup.epoch().max(known).saturating_add(1),
+        created: backup.created(),
+    };
+    let mut entries = Entries::remember(protectors, origin.keystore, &found);
+    let stanzas = entries.wrap(&key)?;
+    let keystore = Keystore::from_backup(origin, &ring, &key, stanzas, now)?;
+    prove(&keystore, protectors, &ring)?;
+    let kept_aside = match found {
+        Found::Nothing => {
+            keystore.write_new(path)?;
+            None
+        }
+        Found::Same(_) | Found::Other => Some(replace(path, &keystore, now)?),
+    };
+    entries.keep();
+    Ok(Restored {
+        keystore: keystore.id(),
+        epoch: keystore.epoch(),
+        generations: ring.generations().collect(),
+        active: ring.active(),
+        kept_aside,
+    })
+}
+
+fn look(path: &Path, backup: &Backup, set_aside: bool) -> Result<Found, MasterError> {
+    let keystore = match Keystore::read(path) {
+        Ok(keystore) => keystore,
+        Err(KeystoreError::File(FileError::Missing(_))) if path.symlink_metadata().is_err() => {
+            return Ok(Found::Nothing);
+        }
+        Err(_) if set_aside => return Ok(Found::Other),
+        Err(error) => return Err(RestoreError::Unusable(error).into()),
+    };
+    if keystore.id() != backup.keystore() {
+        if set_aside {
+            return Ok(Found::Other);
+        }
+        let (found, wanted) = (keystore.id(), backup.keystore());
+        return Err(RestoreError::Foreign { path: path.to_owned(), found, wanted }.into());
+    }
+    let lost = keystore.generations().iter().filter(|entry| {
+        let in_backup = (entry.generation, entry.fingerprint);
+        entry.state != State::Destroyed && !backup.generations().any(|it| it == in_backup)
+    });
+    let lost: Vec<_> = lost
+        .map(|it| format!("generation {} (fingerprint {})", it.generation, it.fingerprint))
+        .collect();
+    if lost.is_empty() {
+        return Ok(Found::Same(Box::new(keystore)));
+    }
+    Err(RestoreError::Newer { path: path.to_owned(), missing: lost.join(", ") }.into())
+}
+
+/// Reads the text as the next start will, and unlocks it with every protector alone.
+fn prove(
+    keystore: &Keystore,
+    protectors: &[Box<dyn Protector>],
+    ring: &KeyRing,
+) -> Result<(), MasterError> {
+    let again = Keystore::parse(keystore.to_text().as_bytes()).map_err(KeystoreError::from)?;
+    for protector in protectors {
+        let protector = std::slice::from_ref(protector);
+        if again.open(&unlock(protector, again.id(), again.stanzas())?)? != *ring {
+            return Err(RestoreError::NotUnlocked.into());
+        }
+    }
+    Ok(())
+}
+
+/// Gives the old file another name as well, and puts the new one in its place.
+fn replace(path: &Path, keystore: &Keystore, now: OffsetDateTime) -> Result<PathBuf, MasterError> {
+    let lock = EditLock::take(path)?;
+    // A second name of the same file: it costs no space and cannot be half done.
+    let aside = link_aside(path, now)
+        .map_err(|source| RestoreError::Aside { path: path.to_owned(), source })?;
+    if let Err(error) = lock.replace(keystore, |_| Ok(())) {
+        // The file still has its own name.
+        let _ = fs::remove_file(&aside);
+        return Err(error.into());
+    }
+    Ok(aside)
+}
+
+fn link_aside(path: &Path, now: OffsetDateTime) -> io::Result<PathBuf> {
+    let time = now
+        .to_offset(time::UtcOffset::UTC)
+        .format(format_description!("[year][month][day]T[hour][minute][second]Z"))
+        .unwrap_or_default();
+    for number in 0..ASIDE_MAX {
+        let more = if number == 0 { String::new() } else { format!("-{number}") };
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".aside-{time}{more}"));
+        let aside = PathBuf::from(name);
+        match fs::hard_link(path, &aside) {
+            Ok(()) => return Ok(aside),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+/// What keyrings hold for the keystore: taken back on failure, because the old keystore may need it.
+struct Entries<'a> {
+    keystore: Uuid,
+    protectors: &'a [Box<dyn Protector>],
+    /// What each of them gave for the old keystore.
+    before: Vec<Option<LockedKey>>,
+    wrapped: Vec<usize>,
+}
+
+impl<'a> Entries<'a> {
+    fn remember(protectors: &'a [Box<dyn Protector>], keystore: Uuid, found: &Found) -> Self {
+        let held = |protector: &dyn Protector| match found {
+            // Only what a keyring keeps can be overwritten; nobody is asked for a passphrase.
+            Found::Same(old) if KEYRINGS.contains(&protector.kind()) => {
+                let mut own = old.stanzas().iter().filter(|stanza| protector.covers(stanza));
+                own.find_map(|stanza| protector.unwrap(keystore, stanza).ok().flatten())
+            }
+            Found::Same(_) | Found::Nothing | Found::Other => None,
+        };
+        let before = protectors.iter().map(|protector| held(protector.as_ref())).collect();
+        Self { keystore, protectors, before, wrapped: Vec::new() }
+    }
+
+    /// The last protector comes first: it is the passphrase, and a keyring is given nothing to keep
+    /// until one was entered.
+    fn wrap(&mut self, key: &LockedKey) -> Result<Vec<Stanza>, MasterError> {
+        let mut stanzas = Vec::new();
+        for (at, protector) in self.protectors.iter().enumerate().rev() {
+            self.wrapped.push(at);
+            stanzas.push(protector.wrap(self.keystore, key)?);
+        }
+        // In the file they stand in the order in which they are tried.
+        stanzas.reverse();
+        Ok(stanzas)
+    }
+
+    fn keep(mut self) {
+        self.wrapped.clear();
+    }
+}
+
+impl Drop for Entries<'_> {
+    fn drop(&mut self) {
+        for (protector, (at, before)) in self.protectors.iter().zip(self.before.iter().enumerate())
+        {
+            if !self.wrapped.contains(&at) {
+                continue;
+            }
+            let undone = match before {
+                Some(key) => protector.put_back(self.keystore, key),
+                None => protector.forget(self.keystore),
+            };
+            if let Err(error) = undone {
+                tracing::warn!(%error, "a keyring may hold a key of the keystore that was not made");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,140 @@
+//! How much is sealed again at once, and how long others are let in afterwards.
+
+use std::{collections::VecDeque, time::Duration};
+
+use crate::storage::Dialect;
+
+/// A transaction that writes longer takes fewer rows the next time.
+const LONGEST_WRITE: Duration = Duration::from_millis(200);
+/// With so few rows the cost of the transaction itself shows.
+const LEAST_ROWS: u32 = 10;
+const FIRST_ROWS: u32 = 100;
+/// What other writers get of SQLite's one place after each transaction, at least and at most.
+const GAP: Duration = Duration::from_millis(10);
+const LONGEST_GAP: Duration = Duration::from_millis(100);
+/// What the rate shown is measured over.
+const WINDOW: Duration = Duration::from_secs(10);
+
+/// Keeps the pace of one server.
+#[derive(Debug)]
+pub(super) struct Pace {
+    dialect: Dialect,
+    most: u32,
+    rows: u32,
+    begun: Duration,
+    done: VecDeque<(Duration, u64)>,
+}
+
+impl Pace {
+    pub(super) fn new(dialect: Dialect, most: u32) -> Self {
+        let rows = FIRST_ROWS.min(most).max(1);
+        Self { dialect, most: most.max(1), rows, begun: Duration::ZERO, done: VecDeque::new() }
+    }
+
+    /// Work begins at this instant.
+    pub(super) fn begin(&mut self, now: Duration) {
+        self.begun = now;
+        self.done.clear();
+    }
+
+    /// Rows of the next transaction, where so many a second are allowed; 0 = any number. Never more
+    /// than those of one second, so that no pause outlasts the lease.
+    pub(super) fn rows(&self, allowed: u32) -> u32 {
+        if allowed == 0 { self.rows } else { self.rows.min(allowed) }
+    }
+
+    /// How long to pause after a transaction with so many rows, which `took` so long until `now`.
+    pub(super) fn wrote(
+        &mut self,
+        rows: u32,
+        took: Duration,
+        allowed: u32,
+        now: Duration,
+    ) -> Duration {
+        self.done.push_back((now, u64::from(rows)));
+        if took > LONGEST_WRITE {
+            self.rows = (self.rows / 2).max(LEAST_ROWS).min(self.most);
+        } else if took < LONGEST_WRITE / 2 && rows >= self.rows {
+            self.rows = self.rows.saturating_mul(2).min(self.most);
+        }
+        let gap = match self.dialect {
+            Dialect::Sqlite => took.clamp(GAP, LONGEST_GAP),
+            // Others wait for the rows that they want, not for all.
+            Dialect::Postgres => Duration::ZERO,
+        };
+        if allowed == 0 {
+            return gap;
+        }
+        let fair = Duration::from_secs(1) * rows / allowed;
+        gap.max(fair.saturating_sub(took))
+    }
+
+    /// Rows a second over the last while.
+    pub(super) fn rate(&mut self, now: Duration) -> f64 {
+        let from = now.saturating_sub(WINDOW);
+        while self.done.front().is_some_and(|(at, _)| *at < from) {
+            self.done.pop_front();
+        }
+        let rows: u64 = self.done.iter().map(|(_, rows)| rows).sum();
+        let over = now.saturating_sub(from.max(self.begun)).as_secs_f64().max(0.1);
+        // Far below the 52 bits that a float holds exactly.
+        u32::try_from(rows).map_or(f64::MAX, f64::from) / over
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUICK: Duration = Duration::from_millis(5);
+    const SLOW: Duration = Duration::from_millis(500);
+
+    #[test]
+    fn long_transactions_get_shorter_and_short_ones_longer() {
+        let mut pace = Pace::new(Dialect::Postgres, 500);
+        for expected in [200, 400, 500, 500] {
+            assert_eq!(pace.wrote(pace.rows(0), QUICK, 0, QUICK), Duration::ZERO);
+            assert_eq!(pace.rows(0), expected);
+        }
+        for _ in 0..20 {
+            pace.wrote(pace.rows(0), SLOW, 0, SLOW);
+        }
+        assert_eq!(pace.rows(0), LEAST_ROWS);
+        // The rest of a table says nothing of how long a full one would take.
+        pace.wrote(3, QUICK, 0, SLOW);
+        assert_eq!(pace.rows(0), LEAST_ROWS);
+        assert_eq!(Pace::new(Dialect::Sqlite, 1).rows(0), 1);
+    }
+
+    #[test]
+    fn other_writers_of_sqlite_get_a_turn() {
+        let mut pace = Pace::new(Dialect::Sqlite, 500);
+        assert_eq!(pace.wrote(100, QUICK, 0, QUICK), GAP);
+        assert_eq!(pace.wrote(100, SLOW, 0, QUICK), LONGEST_GAP);
+    }
+
+    #[test]
+    fn a_rate_is_kept_and_pauses_stay_short() {
+        let mut pace = Pace::new(Dialect::Postgres, 500);
+        for allowed in [1, 7, 100, 333] {
+            let rows = pace.rows(allowed);
+            assert!(rows <= allowed);
+            let pause = pace.wrote(rows, QUICK, allowed, QUICK);
+            assert!(pause <= Duration::from_secs(1), "{pause:?}");
+            let second = (pause + QUICK) * allowed / rows;
+            assert!(second >= Duration::from_millis(999), "{allowed}: {second:?}");
+        }
+    }
+
+    #[test]
+    fn the_rate_is_of_the_last_seconds() {
+        let seconds = Duration::from_secs;
+        let mut pace = Pace::new(Dialect::Postgres, 500);
+        pace.begin(seconds(100));
+        pace.wrote(500, QUICK, 0, seconds(101));
+        assert!((pace.rate(seconds(102)) - 250.0).abs() < 0.01);
+        pace.wrote(500, QUICK, 0, seconds(110));
+        assert!((pace.rate(seconds(111)) - 100.0).abs() < 0.01);
+        assert!(pace.rate(seconds(200)) < 0.01);
+    }
+}

@@ -1,0 +1,94 @@
+//! Disks without a byte left: what cannot be kept is refused with a reason and in time, nothing is half
+//! done, and everything goes on when there is room again (SECURITY-CASES 40).
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use sso_client::development::Probe;
+use sso_tests::system::eventually;
+
+use crate::{
+    administrator::{Desk, said},
+    place::{Kind, Place},
+};
+
+/// A refusal comes within this, whatever the disk does.
+const BOUND: Duration = Duration::from_secs(20);
+
+fn set(place: &Place, value: &str) -> std::process::Output {
+    let values = format!(r#"{{"Key":"{value}"}}"#);
+    let arguments = ["config", "set", "Full", "One", "--values", "-"];
+    place.system.sso_with_input("app-admin", &arguments, &values)
+}
+
+#[test]
+fn a_change_that_the_full_disk_of_the_audit_cannot_keep_is_refused_in_time() {
+    let mut place = Place::start(Kind::Sqlite).expect("SQLite is always there");
+    place.system.create_application("Full", &["Key"]);
+    assert!(set(&place, "before").status.success());
+    let Some((_, disk)) = place.disks.iter().find(|(name, _)| name.contains("audit")) else {
+        return;
+    };
+    disk.fill();
+    // What was made before may be used up first.
+    let refused = eventually("a refusal", BOUND, || {
+        let began = Instant::now();
+        let output = set(&place, &"full".repeat(2000));
+        assert!(began.elapsed() < BOUND, "a refusal after {:?}", began.elapsed());
+        (!output.status.success()).then(|| said(&output))
+    });
+    assert!(
+        refused.contains("DATABASE_UNAVAILABLE") || refused.contains("AUDIT_UNAVAILABLE"),
+        "{refused}"
+    );
+    // Without a record there is no reveal either.
+    let began = Instant::now();
+    let reveal = ["config", "get", "Full", "One", "--reveal"];
+    let revealed = eventually("a refused reveal", BOUND, || {
+        let output = place.system.sso("user", &reveal);
+        (!output.status.success()).then(|| said(&output))
+    });
+    assert!(revealed.contains("UNAVAILABLE"), "{revealed}");
+    assert!(began.elapsed() < BOUND);
+    let Some((_, disk)) = place.disks.iter().find(|(name, _)| name.contains("audit")) else {
+        return;
+    };
+    disk.free();
+    eventually("it goes on", BOUND, || set(&place, "after").status.success().then_some(()));
+    let operations = place.system.server(1).operations();
+    eventually("it is ready", BOUND, || Probe::Ready.ask(operations).ok());
+    let found = place.system.sso_ok("app-admin", &["config", "get", "Full", "One", "Key"]);
+    assert_eq!(found.trim(), "after");
+}
+
+#[test]
+fn a_keystore_on_a_full_disk_is_byte_for_byte_what_it_was() {
+    let place = Place::start(Kind::Sqlite).expect("SQLite is always there");
+    let Some((_, disk)) = place.disks.iter().find(|(name, _)| name.contains("keystore")) else {
+        return;
+    };
+    let desk = Desk::of(&place.system);
+    let keystore = disk.folder().join("keystore.json");
+    let before = fs::read(&keystore).expect("the keystore");
+    let status = desk.status().expect("a status");
+    disk.fill();
+    for _ in 0..2 {
+        let began = Instant::now();
+        let refused = desk.rotate().expect_err("it cannot be written");
+        assert!(refused.contains("KEYSTORE_NOT_WRITTEN"), "{refused}");
+        assert!(began.elapsed() < BOUND * 3, "{:?}", began.elapsed());
+        assert_eq!(fs::read(&keystore).expect("the keystore"), before);
+        let now = desk.status().expect("a status");
+        assert_eq!(now["generations"], status["generations"]);
+    }
+    disk.free();
+    let left: Vec<_> = fs::read_dir(disk.folder())
+        .expect("the folder")
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"))
+        .filter(|name| !name.contains("lock") && name != "keystore.json")
+        .collect();
+    assert!(left.is_empty(), "left of the attempts: {left:?}");
+    desk.rotate().expect("with room it goes on");
+}

@@ -1,0 +1,185 @@
+//! Who breaks things: one at a time, and mends them again.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use rand::{RngExt as _, rngs::StdRng, seq::IndexedRandom as _};
+use sso_tests::{history::History, proxy::Flow};
+
+use crate::{
+    administrator::{Desk, said},
+    place::{Kind, LEASES, Place, SERVERS, set_clock},
+};
+
+/// How long a standby may take to be promoted: it has to have heard of the database.
+const PROMOTED_WITHIN: Duration = Duration::from_secs(20);
+
+/// What can be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    KillPrimary,
+    KillStandby,
+    KillServer,
+    KillDatabase,
+    /// A server reaches no master, or is not reached.
+    Partition,
+    /// The masters do not reach one another.
+    Split,
+    SlowDatabase,
+    CutDatabase,
+    FullDisk,
+    ClockJump,
+    /// The primary dies, and the standby takes over.
+    Promotion,
+}
+
+/// What can be broken there.
+pub(crate) fn faults(kind: Kind, place: &Place) -> Vec<Fault> {
+    let mut faults = vec![
+        Fault::KillPrimary,
+        Fault::KillStandby,
+        Fault::KillServer,
+        Fault::Partition,
+        Fault::Split,
+        Fault::Promotion,
+    ];
+    if kind == Kind::Postgres {
+        faults.extend([Fault::KillDatabase, Fault::SlowDatabase, Fault::CutDatabase]);
+    }
+    if !place.disks.is_empty() {
+        faults.push(Fault::FullDisk);
+    }
+    if !place.clocks.is_empty() {
+        faults.push(Fault::ClockJump);
+    }
+    faults
+}
+
+fn wait(random: &mut StdRng, from_ms: u64, to_ms: u64) {
+    thread::sleep(Duration::from_millis(random.random_range(from_ms..to_ms)));
+}
+
+/// Breaks one thing for a while.
+pub(crate) fn strike(
+    fault: Fault,
+    place: &mut Place,
+    desk: &Desk,
+    history: &History,
+    random: &mut StdRng,
+) {
+    println!("  {:>6.1} s {fault:?}", history.now().as_secs_f64());
+    history.fault_begins(&format!("{fault:?}"));
+    match fault {
+        Fault::KillPrimary => {
+            kill_master(place, desk.primary());
+            wait(random, 100, 3000);
+            start_master(place, desk.primary());
+        }
+        Fault::KillStandby => {
+            let standby = 1 - desk.primary();
+            kill_master(place, standby);
+            wait(random, 100, 2000);
+            start_master(place, standby);
+        }
+        Fault::KillServer => {
+            let number = random.random_range(1..=SERVERS);
+            place.system.kill_server(number);
+            wait(random, 50, 1000);
+            place.system.start_server(number);
+        }
+        Fault::KillDatabase => place.database.as_ref().expect("PostgreSQL").crash(),
+        Fault::Partition => {
+            let ways = place.of_server.choose(random).expect("a server").clone();
+            let flows = [
+                (Flow::BlackHole, Flow::BlackHole),
+                (Flow::BlackHole, Flow::Pass),
+                (Flow::Pass, Flow::BlackHole),
+            ];
+            let (there, back) = *flows.choose(random).expect("a flow");
+            let cut = random.random_bool(0.3);
+            for way in ways {
+                match cut {
+                    true => place.ways[way].cut(),
+                    false => place.ways[way].flow(there, back),
+                }
+            }
+            let leases = u64::try_from(LEASES.as_millis()).expect("a time");
+            wait(random, 300, leases + 2000);
+            place.mend();
+        }
+        Fault::Split => {
+            for &way in &place.of_masters {
+                place.ways[way].flow(Flow::BlackHole, Flow::BlackHole);
+            }
+            wait(random, 300, 4000);
+            place.mend();
+        }
+        Fault::SlowDatabase => {
+            let time = Duration::from_millis(random.random_range(10..80));
+            let proxy = place.before_database.as_ref().expect("PostgreSQL");
+            proxy.flow(Flow::Delay(time), Flow::Delay(time));
+            wait(random, 500, 4000);
+            proxy.heal();
+        }
+        Fault::CutDatabase => {
+            let proxy = place.before_database.as_ref().expect("PostgreSQL");
+            proxy.cut();
+            wait(random, 100, 3000);
+            proxy.heal();
+        }
+        Fault::FullDisk => {
+            let (name, disk) = place.disks.choose(random).expect("a disk");
+            println!("           of {name}");
+            disk.fill();
+            wait(random, 300, 3000);
+            disk.free();
+        }
+        Fault::ClockJump => {
+            let (name, clock) = place.clocks.choose(random).expect("a clock");
+            // Certificates begin five minutes before they are made.
+            let seconds = *[-240, -30, 45, 600, 86_400].choose(random).expect("a time");
+            println!("           of {name} by {seconds} s");
+            set_clock(clock, seconds);
+            wait(random, 500, 3000);
+            set_clock(clock, 0);
+        }
+        Fault::Promotion => promote(place, desk),
+    }
+    history.faults_end();
+}
+
+fn kill_master(place: &mut Place, which: usize) {
+    match which {
+        0 => place.system.kill_master(),
+        number => place.system.kill_standby(number),
+    }
+}
+
+fn start_master(place: &mut Place, which: usize) {
+    match which {
+        0 => place.system.start_master(),
+        number => place.system.start_standby(number),
+    }
+}
+
+/// Refused promotions are right where the standby lacks what the database uses: then the primary has
+/// to come back.
+fn promote(place: &mut Place, desk: &Desk) {
+    let (old, new) = (desk.primary(), 1 - desk.primary());
+    kill_master(place, old);
+    let began = Instant::now();
+    while began.elapsed() < PROMOTED_WITHIN {
+        let output = desk.secret_at(new, "10s", &["promote", "--yes"]);
+        if output.status.success() {
+            desk.follow(new);
+            break;
+        }
+        let said = said(&output);
+        assert!(said.contains("PROMOTION_REFUSED"), "promote: {said}");
+        thread::sleep(Duration::from_millis(500));
+    }
+    println!("           to {}", desk.primary());
+    start_master(place, old);
+}
