@@ -29,7 +29,7 @@ expect second-key Two
 
 heading 'Much later: the oldest key is destroyed, once no backup of the database needs it'
 fingerprint=$(at master-1 --output json secret status |
-    tr -d ' \n' | sed 's/.*"fingerprint":"\([0-9a-f]*\)","generation":1[,}].*/\1/')
+    tr -d ' \n' | sed 's/.*"generation":1,"fingerprint":"\([0-9a-f]*\)".*/\1/')
 refused 'FINGERPRINT' at master-1 secret destroy 1 --fingerprint 0000000000000000 --yes
 at_master master-1 secret destroy 1 --fingerprint "$fingerprint" --yes
 refused 'GENERATION' at master-1 secret destroy 3 --fingerprint "$fingerprint" --yes

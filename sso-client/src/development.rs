@@ -24,6 +24,7 @@ mod settings;
 pub use error::DevelopmentError;
 pub use installation::{Installation, Options, Timing};
 pub use material::{ACCOUNTS, DOMAIN};
+pub use ports::ReservedPort;
 pub use process::Process;
 pub use programs::Programs;
 pub use readiness::Probe;

@@ -93,6 +93,22 @@ impl KeyRing {
         Ok(kept)
     }
 
+    /// The same keys with another generation active; it shares them.
+    ///
+    /// # Errors
+    /// When it is not among them.
+    pub fn with_active(&self, active: Generation) -> Result<Self, KeyRingError> {
+        let active_key =
+            self.held.get(&active).cloned().ok_or(KeyRingError::ActiveMissing(active))?;
+        Ok(Self { held: self.held.clone(), active, active_key })
+    }
+
+    /// The newest generation held.
+    #[must_use]
+    pub fn newest(&self) -> Generation {
+        self.held.keys().next_back().copied().unwrap_or(self.active)
+    }
+
     /// The generation that seals.
     #[must_use]
     pub fn active(&self) -> Generation {

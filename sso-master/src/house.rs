@@ -16,7 +16,7 @@ use crate::{
     backup::schedule::Schedule,
     custody::{Custody, Unlocked},
     keystore::Draft,
-    roster::{Kind, Roster},
+    roster::{Facts, Kind, Roster},
     settings::Settings,
     standby::Peers,
 };
@@ -192,6 +192,27 @@ impl House {
                 "another master was promoted: this one steps down and follows"
             );
         }
+    }
+
+    /// What the servers say of the database, as soon as it is what somebody waits for.
+    pub async fn facts_when(
+        &self,
+        accept: impl Fn(&Facts) -> bool,
+        within: Duration,
+    ) -> Option<Facts> {
+        let mut reports = self.roster.subscribe();
+        let accepted = async {
+            loop {
+                reports.mark_unchanged();
+                let facts = self.roster.facts();
+                if accept(&facts) {
+                    return facts;
+                }
+                // Others may have been forgotten meanwhile, which is no report.
+                let _ = tokio::time::timeout(self.interval(), reports.changed()).await;
+            }
+        };
+        tokio::time::timeout(within, accepted).await.ok()
     }
 
     /// Between heartbeats.

@@ -328,10 +328,6 @@ fn put_back(arguments: &RestoreArguments) -> Result<(), MasterError> {
     if let Some(aside) = &restored.kept_aside {
         say(&format!("kept aside {}", aside.display()))?;
     }
-    if restored.generations.last().is_some_and(|(newest, _)| *newest > restored.active) {
-        say("The backup was made before a rotation was over: if writes are refused with \
-             GENERATION_CLOSED, run `sso secret rotate`.")?;
-    }
     say("This master is the primary from its next start on: `sso-master run`. If another one was \
          promoted meanwhile, run `sso secret promote`.")
 }

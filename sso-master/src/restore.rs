@@ -162,6 +162,9 @@ fn restore_quietly(
     let found = look(path, backup, set_aside)?;
     // First of all: what does not open replaces nothing.
     let ring = backup.open(opener)?;
+    // The backup of a rotation was made before its generation became active, and the ones before may
+    // have been closed since.
+    let ring = ring.with_active(ring.newest()).map_err(KeystoreError::from)?;
     let key = LockedKey::generate().map_err(KeystoreError::from)?;
     let now = clock.now();
     // Servers refuse an epoch below one that they know.

@@ -239,19 +239,11 @@ impl Drop for Order<'_> {
 /// # Errors
 /// `SERVERS_UNREACHABLE` when no server has reported.
 pub async fn facts_of_now(house: &House) -> Result<Facts, Refusal> {
-    let mut reports = house.roster.subscribe();
-    let known = async {
-        loop {
-            reports.mark_unchanged();
-            let (facts, unlocked) = (house.roster.facts(), house.current());
-            if facts.epoch == unlocked.epoch && facts.primary == Some(unlocked.primary) {
-                return facts;
-            }
-            // Others may have been forgotten meanwhile, which is no report.
-            let _ = tokio::time::timeout(house.interval(), reports.changed()).await;
-        }
+    let led_by = |facts: &Facts| {
+        let unlocked = house.current();
+        facts.epoch == unlocked.epoch && facts.primary == Some(unlocked.primary)
     };
-    tokio::time::timeout(FACTS, known).await.map_err(|_| {
+    house.facts_when(led_by, FACTS).await.ok_or_else(|| {
         let message = "no SSO server is there that says which generations its database knows: \
                        start one, or repair the way to it";
         Refusal::new(Reason::ServersUnreachable, message)

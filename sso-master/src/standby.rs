@@ -38,6 +38,8 @@ const KEEPALIVE: Duration = Duration::from_secs(2);
 /// Time for one connection and for one call.
 const CONNECT: Duration = Duration::from_secs(2);
 const CALL: Duration = Duration::from_secs(5);
+/// Within this a server has noticed that its master is gone and reports to another one.
+const SERVERS_COME: Duration = Duration::from_secs(10);
 /// Time that a start waits for all of the other masters together.
 const FIRST_QUESTION: Duration = Duration::from_secs(2);
 /// Pauses between attempts: a master is found again within the longest.
@@ -371,6 +373,11 @@ pub(crate) async fn replicate_state(
 /// `PROMOTION_REFUSED` unless `force`, when it lacks what the database uses or nobody can say what
 /// that is; always when it leads already.
 pub async fn promote(house: &Arc<House>, force: bool) -> Result<u64, Refusal> {
+    if !force && !house.is_primary() {
+        // The servers have only begun to come over when the primary has just gone. What they say, or
+        // that they say nothing, is judged below.
+        let _ = house.facts_when(|facts| facts.known, SERVERS_COME).await;
+    }
     house
         .at_desk(move |house| {
             let unlocked = house.current();

@@ -1,5 +1,7 @@
 //! A master that is killed at any moment leaves a keystore that opens.
 
+#![expect(clippy::expect_used, reason = "a test")]
+
 use std::{
     env, fs,
     path::Path,

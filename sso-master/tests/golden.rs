@@ -3,6 +3,8 @@
 //! The passphrase of every keystore in `golden/` is "correct horse", the password of every backup is
 //! "battery staple". No file there is ever made again.
 
+#![expect(clippy::unwrap_used, reason = "a test")]
+
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use serde_json::Value;

@@ -7,7 +7,6 @@
 use std::{
     fs,
     io::Read as _,
-    net::TcpListener,
     os::unix::{fs::chown, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -20,6 +19,7 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
+use sso_client::development::ReservedPort;
 use tempfile::TempDir;
 
 const PORT: u16 = 5432;
@@ -62,7 +62,7 @@ pub struct Options {
 pub struct Server {
     bin: PathBuf,
     folder: PathBuf,
-    port: Option<u16>,
+    port: Option<ReservedPort>,
     watchdog: Child,
 }
 
@@ -126,12 +126,12 @@ impl Server {
             .expect("initdb to run");
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
 
-        let port = options.tcp.then(free_port);
+        let port = options.tcp.then(|| ReservedPort::choose().expect("a port"));
         let sync = if options.fsync { "on" } else { "off" };
         let mut command = as_owner(Command::new("/bin/sh"), owner);
         command.args(["-c", WATCHDOG, "watchdog"]).arg(bin.join("postgres")).arg(&folder);
         command.arg("-D").arg(&data).arg("-k").arg(&folder);
-        command.args(["-p", &port.unwrap_or(PORT).to_string()]);
+        command.args(["-p", &port.as_ref().map_or(PORT, ReservedPort::number).to_string()]);
         for setting in [
             format!("listen_addresses={}", if options.tcp { "127.0.0.1" } else { "" }),
             format!("fsync={sync}"),
@@ -160,8 +160,10 @@ impl Server {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         self.run("createdb", &[&name]);
-        match self.port {
-            Some(port) => format!("postgres://{USER}@127.0.0.1:{port}/{name}"),
+        match &self.port {
+            Some(port) => {
+                format!("postgres://{USER}@127.0.0.1:{}/{name}", port.number())
+            }
             None => format!("postgres:///{name}?host={}&user={USER}", self.folder.display()),
         }
     }
@@ -197,7 +199,10 @@ impl Server {
 
     fn client(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(self.bin.join(program));
-        command.arg("-h").arg(&self.folder).args(["-p", &self.port.unwrap_or(PORT).to_string()]);
+        command
+            .arg("-h")
+            .arg(&self.folder)
+            .args(["-p", &self.port.as_ref().map_or(PORT, ReservedPort::number).to_string()]);
         command.args(["-U", USER]).args(arguments);
         command
     }
@@ -266,11 +271,6 @@ fn binaries() -> Option<PathBuf> {
     let complete =
         |folder: &PathBuf| PROGRAMS.iter().all(|name| Path::new(folder).join(name).is_file());
     folders.into_iter().map(|(_, folder)| folder).chain(on_path).find(complete)
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("its number").port()
 }
 
 fn absent() {

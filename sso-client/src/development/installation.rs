@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::{
     DevelopmentError, Process, Programs, material,
-    ports::free_port,
+    ports::ReservedPort,
     process,
     settings::{self, Database, Master, Ports},
 };
@@ -82,11 +82,14 @@ impl Default for Options {
 struct Server {
     name: String,
     ports: Ports,
+    _reserved: [ReservedPort; 2],
 }
 
 impl Server {
     fn new(name: String) -> Result<Self, DevelopmentError> {
-        Ok(Self { name, ports: ports()? })
+        let (service, operations) = (reserved_port()?, reserved_port()?);
+        let ports = Ports { service: service.number(), operations: operations.number() };
+        Ok(Self { name, ports, _reserved: [service, operations] })
     }
 
     fn is_primary(&self) -> bool {
@@ -290,7 +293,7 @@ impl Installation {
         name: &str,
     ) -> Result<Process, DevelopmentError> {
         let settings = self.settings_file(name);
-        let Some(Server { name, ports }) = server else {
+        let Some(Server { name, ports, .. }) = server else {
             let source = io::ErrorKind::NotFound.into();
             return Err(DevelopmentError::File { path: settings, source });
         };
@@ -329,7 +332,7 @@ impl Installation {
             let text = settings::master(*own, &others, &names, user.as_deref(), timing);
             self.write(&self.settings_file(own.name), &text)?;
         }
-        for Server { name, ports } in &self.servers {
+        for Server { name, ports, .. } in &self.servers {
             let text = settings::server(name, *ports, &masters, &database, timing);
             self.write(&self.settings_file(name), &text)?;
         }
@@ -479,10 +482,8 @@ fn earlier_database(folder: &Path) -> Option<String> {
     settings.get("database")?.get("url")?.as_str().map(str::to_owned)
 }
 
-fn ports() -> Result<Ports, DevelopmentError> {
-    let port =
-        || free_port().map_err(|source| DevelopmentError::System { what: "free port", source });
-    Ok(Ports { service: port()?, operations: port()? })
+fn reserved_port() -> Result<ReservedPort, DevelopmentError> {
+    ReservedPort::choose().map_err(|source| DevelopmentError::System { what: "free port", source })
 }
 
 fn address(ports: Ports) -> String {

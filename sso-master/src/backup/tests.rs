@@ -113,7 +113,7 @@ fn the_key_of_another_backup_or_officer_is_refused() {
     // The envelope of another backup for the same officer.
     let mut moved = header(&backup);
     moved.locks.clone_from(&header(&all().0).locks);
-    let moved = Backup { body: Body::V2(moved), sealed: backup.sealed.clone() };
+    let moved = Backup { body: Body::V2(moved), sealed: backup.sealed };
     assert!(matches!(moved.open_envelope(&private(1)), Err(BackupError::WrongKey(_))));
 }
 

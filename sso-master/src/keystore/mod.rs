@@ -245,12 +245,9 @@ impl Keystore {
         let (created, now) = (whole_seconds(origin.created), whole_seconds(now));
         let wrapping = WrappingKey::new(keystore_key);
         let mut entries = Vec::new();
-        // The backup of a rotation was made before its generation became active, and the ones before
-        // may have been closed since.
-        let newest = ring.generations().map(|(generation, _)| generation).max();
         for (generation, fingerprint) in ring.generations() {
             let key = ring.key(generation).ok_or(KeyRingError::ActiveMissing(generation))?;
-            let active = Some(generation) == newest;
+            let active = generation == ring.active();
             entries.push(GenerationEntry {
                 generation,
                 state: if active { State::Active } else { State::Draining },

@@ -1,6 +1,6 @@
 //! What is refused, and leaves the keystore byte for byte what it was.
 
-use std::{fs, process::Command};
+use std::{fs, path::Path, process::Command};
 
 use sso_tests::system::{Database, System, Timing, programs};
 
@@ -101,38 +101,30 @@ fn backups_that_are_wrong_edited_cut_or_of_others_are_refused_with_what_to_do() 
 #[test]
 fn a_backup_is_not_restored_over_a_newer_keystore_or_under_a_running_master() {
     let mut system = System::start(Database::Sqlite);
-    let first = system.folder().join("master-secret.backup");
-    let of_dev = system.folder().join("backup.passphrase");
     let _ = super::rotate(&system, "second", &[]);
     let keystore = system.folder().join("keystore.json");
-    let restore = || {
-        Command::new(&programs().master)
+    let settings = system.installation().master_settings();
+    let folder = system.folder().to_owned();
+    let restore = |backup: &str, password: &Path| {
+        let output = Command::new(&programs().master)
             .arg("restore")
-            .arg(&first)
+            .arg(folder.join(backup))
             .arg("--settings")
-            .arg(system.installation().master_settings())
+            .arg(&settings)
             .arg("--password-file")
-            .arg(&of_dev)
+            .arg(password)
             .output()
-            .expect("sso-master runs")
+            .expect("sso-master runs");
+        refused(&output).0
     };
+    let (of_dev, own) = (system.folder().join("backup.passphrase"), password(&system));
     let before = fs::read(&keystore).expect("a keystore");
-    let (error, _) = refused(&restore());
-    assert!(error.contains("run"), "{error}");
-    let running = restore();
-    assert!(!running.status.success());
-    drop(running);
+    let error = restore("second.backup", &own);
+    assert!(error.contains("in use by"), "{error}");
+    let error = restore("master-secret.backup", &of_dev);
+    assert!(error.contains("generation 2"), "{error}");
     system.stop_master();
-    let restore = Command::new(&programs().master)
-        .arg("restore")
-        .arg(&first)
-        .arg("--settings")
-        .arg(system.installation().master_settings())
-        .arg("--password-file")
-        .arg(&of_dev)
-        .output()
-        .expect("sso-master runs");
-    let (error, _) = refused(&restore);
+    let error = restore("master-secret.backup", &of_dev);
     assert!(error.contains("generation 2"), "{error}");
     assert!(fs::read(&keystore).expect("a keystore") == before, "{error}");
     system.start_master();

@@ -204,7 +204,9 @@ async fn mappings(scene: &Scene, name: &str, kind: ApplicationType, many: u32, r
         for number in chunk {
             let account = match kind {
                 ApplicationType::HostGroup => "DEV\\host".to_owned(),
-                _ => format!("DEV\\user{number}"),
+                ApplicationType::Individual
+                | ApplicationType::Group
+                | ApplicationType::ConfigStore => format!("DEV\\user{number}"),
             };
             let mapping = Mapping {
                 id: MappingId::generate(),
