@@ -13,6 +13,8 @@ mod lock;
 mod tests;
 mod write;
 
+pub(crate) use write::aside;
+
 use std::{
     collections::BTreeSet,
     fmt,

@@ -19,19 +19,16 @@ use sso_core::{
 };
 use sso_protector::{Kind, Protector, Stanza, unlock};
 use sso_proto::Event;
-use time::{OffsetDateTime, macros::format_description};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
     backup::{Backup, Opener},
-    custody::{EditLock, KeystoreLock},
+    custody::{EditLock, KeystoreLock, aside},
     error::MasterError,
     file::FileError,
     keystore::{FromBackup, Keystore, KeystoreError, State},
 };
-
-/// Files that were kept aside within one second, at most.
-const ASIDE_MAX: u32 = 100;
 
 /// Protectors that keep the keystore key outside the file, under the id of the keystore.
 const KEYRINGS: [Kind; 2] = [Kind::SecretService, Kind::Keyutils];
@@ -248,7 +245,7 @@ fn prove(
 fn replace(path: &Path, keystore: &Keystore, now: OffsetDateTime) -> Result<PathBuf, MasterError> {
     let lock = EditLock::take(path)?;
     // A second name of the same file: it costs no space and cannot be half done.
-    let aside = link_aside(path, now)
+    let aside = aside(path, now, |aside| fs::hard_link(path, aside))
         .map_err(|source| RestoreError::Aside { path: path.to_owned(), source })?;
     if let Err(error) = lock.replace(keystore, |_| Ok(())) {
         // The file still has its own name.
@@ -256,25 +253,6 @@ fn replace(path: &Path, keystore: &Keystore, now: OffsetDateTime) -> Result<Path
         return Err(error.into());
     }
     Ok(aside)
-}
-
-fn link_aside(path: &Path, now: OffsetDateTime) -> io::Result<PathBuf> {
-    let time = now
-        .to_offset(time::UtcOffset::UTC)
-        .format(format_description!("[year][month][day]T[hour][minute][second]Z"))
-        .unwrap_or_default();
-    for number in 0..ASIDE_MAX {
-        let more = if number == 0 { String::new() } else { format!("-{number}") };
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!(".aside-{time}{more}"));
-        let aside = PathBuf::from(name);
-        match fs::hard_link(path, &aside) {
-            Ok(()) => return Ok(aside),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Err(io::ErrorKind::AlreadyExists.into())
 }
 
 /// What keyrings hold for the keystore: taken back on failure, because the old keystore may need it.

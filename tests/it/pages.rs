@@ -1,6 +1,6 @@
 //! Pages of the documentation that are made from the code. `SSO_WRITE_DOCS=1` writes them anew.
 
-use std::{fmt::Write as _, fs, path::Path};
+use std::{collections::BTreeSet, fmt::Write as _, fs, path::Path};
 
 use sso_proto::Reason;
 
@@ -56,6 +56,32 @@ fn the_tests_of_the_threat_model_exist() {
         }
     }
     assert!(named > 40, "only {named} tests are named");
+}
+
+/// Every metric that the code counts stands in the manual, and every one of the manual is counted.
+#[test]
+fn the_metrics_of_the_manual_are_counted() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operations.md");
+    let page = fs::read_to_string(page).expect("the page");
+    let told: BTreeSet<_> = page
+        .lines()
+        .filter(|line| line.starts_with("| `sso_") || line.starts_with("Both: `sso_"))
+        .flat_map(|line| line.split('`').skip(1).step_by(2))
+        .filter(|name| name.starts_with("sso_"))
+        .map(str::to_owned)
+        .collect();
+    let mut counted = BTreeSet::new();
+    for source in crate::house::sources("sso-") {
+        for kind in ["gauge!(", "counter!(", "histogram!("] {
+            for (_, rest) in source.text.match_indices(kind).map(|(at, _)| source.text.split_at(at))
+            {
+                let name = rest.split('"').nth(1).unwrap_or_default();
+                let _ = counted.insert(name.to_owned());
+            }
+        }
+    }
+    assert_eq!(told, counted);
+    assert!(counted.len() > 20);
 }
 
 /// Every row of the parity list is there once and says what it may say; its tests exist.

@@ -41,6 +41,9 @@ pub fn channel(system: &System, number: usize, name: &str) -> Channel {
     connect_channel(&address, tls, ConnectOptions::default()).expect("a channel")
 }
 
+/// Services that the master secret server has.
+const MASTER_SERVICES: [&str; 2] = ["MasterSecret", "Secret"];
+
 /// The path of every method of package `sso.v1` but those of the master, with whether it streams.
 ///
 /// # Panics
@@ -51,7 +54,7 @@ pub fn methods() -> Vec<(String, bool)> {
     let files = set.file.iter().filter(|file| file.package() == "sso.v1");
     let services = files.flat_map(|file| &file.service);
     services
-        .filter(|service| service.name() != "MasterSecret")
+        .filter(|service| !MASTER_SERVICES.contains(&service.name()))
         .flat_map(|service| {
             service.method.iter().map(|method| {
                 let path = format!("/sso.v1.{}/{}", service.name(), method.name());

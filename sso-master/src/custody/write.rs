@@ -68,6 +68,19 @@ pub(super) fn replace_and_sync(
 pub(super) fn copy_aside(lock: &EditLock, now: OffsetDateTime) -> Result<PathBuf, KeystoreError> {
     let path = lock.keystore();
     let content = file::read(path, true)?;
+    aside(path, now, |aside| sso_core::settings::write_private(aside, &content, false))
+        .map_err(|source| FileError::Write { path: path.to_owned(), source }.into())
+}
+
+/// Makes a file beside `path` by `make`, under the first name with the time in it that is free.
+///
+/// # Errors
+/// What `make` says, but `AlreadyExists`; that one when a hundred names of this second are taken.
+pub(crate) fn aside(
+    path: &Path,
+    now: OffsetDateTime,
+    mut make: impl FnMut(&Path) -> io::Result<()>,
+) -> io::Result<PathBuf> {
     let time = now
         .to_offset(time::UtcOffset::UTC)
         .format(format_description!("[year][month][day]T[hour][minute][second]Z"))
@@ -75,13 +88,13 @@ pub(super) fn copy_aside(lock: &EditLock, now: OffsetDateTime) -> Result<PathBuf
     for number in 0..ASIDE_MAX {
         let more = if number == 0 { String::new() } else { format!("-{number}") };
         let aside = beside(path, &format!(".aside-{time}{more}"));
-        match sso_core::settings::write_private(&aside, &content, false) {
+        match make(&aside) {
             Ok(()) => return Ok(aside),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(source) => return Err(FileError::Write { path: aside, source }.into()),
+            Err(error) => return Err(error),
         }
     }
-    Err(FileError::Exists(beside(path, &format!(".aside-{time}"))).into())
+    Err(io::ErrorKind::AlreadyExists.into())
 }
 
 /// Removes what a process that was killed while it wrote left behind. The keystore itself is whole: it

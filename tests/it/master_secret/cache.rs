@@ -1,24 +1,23 @@
 //! Restart while the master is away: the sealed cache of the lease, and what bounds it.
 
-use std::fs;
+use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
 
 use sso_client::development::Probe;
 use sso_proto::v1::ReadMode;
 use sso_tests::{
     raw,
-    system::{Database, System, Timing, eventually},
+    system::{Database, System, Timing, eventually, programs},
 };
 use tokio::runtime::Runtime;
 
-use super::{Filled, SOON, get, get_at, set};
+use super::{Filled, SOON, get, get_at, password, path, secret_ok, set};
 
 /// A system whose server 1 keeps a sealed cache, under a key of 32 bytes in a private file.
 fn with_cache(timing: Timing) -> System {
     let mut system = System::prepare(Database::Sqlite, 1, timing);
     let key = system.folder().join("cache.key");
     fs::write(&key, [7; 32]).expect("written");
-    fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600))
-        .expect("private");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("private");
     let settings = system.installation().server_settings(1);
     let text = fs::read_to_string(&settings).expect("settings");
     let text = format!(
@@ -112,4 +111,42 @@ fn the_cache_ends_with_the_lease_and_opens_for_nobody_else() {
         refused
             .filter(|it| it.contains("MasterSecretMissing") || it.contains("MasterSecretExpired"))
     });
+}
+
+/// SECURITY-CASES 28, for every file that the life of the master secret makes: caches, shares, officers'
+/// keys, backups, keystores kept aside.
+#[test]
+fn every_file_of_the_master_secret_is_private() {
+    let mut system = with_cache(Timing::default());
+    cached(&system);
+    let (shares, key) = (system.folder().join("shares"), system.folder().join("ann.key"));
+    fs::create_dir(&shares).expect("a folder");
+    let _ = secret_ok(&system, &["officer-key", path(&key)]);
+    let officer = format!("ann={}.pub", key.display());
+    let shared = ["--officer", &officer, "--shares", "2/3", "--share-folder", path(&shares)];
+    let password = password(&system);
+    let backup = system.folder().join("shared.backup");
+    let arguments = ["backup", path(&backup), "--password-file", path(&password)];
+    let _ = secret_ok(&system, &[&arguments[..], &shared].concat());
+    system.stop_master();
+    let restored = Command::new(&programs().master)
+        .arg("restore")
+        .arg(&backup)
+        .arg("--settings")
+        .arg(system.installation().master_settings())
+        .arg("--password-file")
+        .arg(&password)
+        .output()
+        .expect("sso-master runs");
+    assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
+    let mut seen = String::new();
+    for (path, _) in system.files() {
+        let mode = fs::metadata(&path).expect("a file").permissions().mode() & 0o777;
+        let public = path.extension().is_some_and(|it| it == "crt" || it == "pub");
+        assert!(public || mode & 0o077 == 0, "{}: {mode:o}", path.display());
+        seen.push_str(&path.display().to_string());
+    }
+    for name in ["lease.cache", "shared.backup", "ann.key", "shares/", "keystore.json."] {
+        assert!(seen.contains(name), "no {name} in {seen}");
+    }
 }
