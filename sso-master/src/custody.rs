@@ -13,8 +13,6 @@ mod lock;
 mod tests;
 mod write;
 
-pub(crate) use write::aside;
-
 use std::{
     collections::BTreeSet,
     fmt,
@@ -33,6 +31,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 pub use self::lock::{EditLock, KeystoreLock};
+pub(crate) use self::write::aside;
 use crate::{
     error::MasterError,
     keystore::{Draft, Edited, GenerationEntry, Keystore, KeystoreError},
