@@ -15,7 +15,7 @@ else
     done
 fi
 PATH=$(cd "$bin" && pwd):$PATH
-unset SSO_CONFIG SSO_PROFILE SSO_ADDR SSO_CA SSO_CERT SSO_KEY SSO_CRL SSO_TOKEN_FILE SSO_MASTER
+unset CREDENTIALS_DIRECTORY SSO_CONFIG SSO_PROFILE SSO_ADDR SSO_CA SSO_CERT SSO_KEY SSO_CRL SSO_TOKEN_FILE SSO_MASTER
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/sso-runbook.XXXXXX")
 cd "$work"
@@ -70,10 +70,32 @@ free_port() {
     echo "$port"
 }
 
-# Two ports under a name: of the service and of its operations page.
+# The port of a name, always the same: NAME is a service, NAME-page its operations page.
 port_of() {
     [ -n "${ports[$1]-}" ] || ports[$1]=$(free_port)
     printf -v "$2" '%s' "${ports[$1]}"
+}
+
+# `yes` in scripts whose masters get the passphrase as a systemd credential, as in the manual.
+credentials=no
+handed_over=()
+
+# hand_over MASTER: what systemd does for LoadCredential=. Every start and every command gets a folder of
+# its own; who is started without it has no $CREDENTIALS_DIRECTORY.
+hand_over() {
+    local folder
+    handed_over=()
+    [ "$credentials" = yes ] || return 0
+    folder=$(mktemp -d "$work/credentials.XXXXXX")
+    install -m 0400 "$1/passphrase" "$folder/master-passphrase"
+    handed_over=(env "CREDENTIALS_DIRECTORY=$folder")
+}
+
+# as_service MASTER COMMAND…: by hand what opens the keystore, as `as_master` in the manual.
+as_service() {
+    hand_over "$1"
+    shift
+    "${handed_over[@]}" "$@"
 }
 
 secret_file() {
@@ -94,8 +116,9 @@ certificates() {
 
 # master_settings NAME ROLE [PEER…]: a host of its own is a folder of its own.
 master_settings() {
-    local name=$1 role=$2 port page peer
+    local name=$1 role=$2 port page peer passphrase='passphrase_file = "passphrase"'
     shift 2
+    [ "$credentials" = no ] || passphrase='credential = "master-passphrase"'
     port_of "$name" port
     port_of "$name-page" page
     mkdir -p "$name"
@@ -117,7 +140,7 @@ ca = "../pki/ca.crt"
 
 [[protector]]
 kind = "passphrase"
-passphrase_file = "passphrase"
+$passphrase
 
 [administration]
 socket = "sock"
@@ -213,7 +236,10 @@ END
 start() {
     local name=$1 page
     case $name in
-        master*) sso-master run --settings "$name/settings.toml" >>"$name/$name.log" 2>&1 & ;;
+        master*)
+            hand_over "$name"
+            "${handed_over[@]}" sso-master run --settings "$name/settings.toml" >>"$name/$name.log" 2>&1 &
+            ;;
         *) sso-server run --settings "$name/settings.toml" >>"$name/$name.log" 2>&1 & ;;
     esac
     processes[$name]=$!
@@ -286,7 +312,7 @@ installation_with() {
     certificates master-1 master-2 server-1 alice orders
     master_settings master-1 primary "$@"
     secret_file backup.password
-    sso-master init --settings master-1/settings.toml --backup first.backup \
+    as_service master-1 sso-master init --settings master-1/settings.toml --backup first.backup \
         --backup-password-file backup.password --reminder 'envelope 7 in the safe' >/dev/null
     server_settings server-1 master-1 "$@"
     profiles

@@ -18,7 +18,7 @@ until account_unused "$old"; do old=$((old + 1)); done
 new=$((old + 1))
 until account_unused "$new"; do new=$((new + 1)); done
 
-# As a service of that account: `runuser -u NAME -- COMMAND`.
+# As a service of that account, such as with `systemd-run --uid=NAME`.
 as() {
     local account=$1
     shift

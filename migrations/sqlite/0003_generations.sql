@@ -24,10 +24,12 @@ CREATE TABLE work_leases (
     expires_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- Servers whose right to the master secret was revoked, by what a master said last.
-CREATE TABLE revoked_servers (
+-- How often the right of a server to the master secret was revoked or given back: odd = it is revoked. The
+-- highest number that any master said.
+CREATE TABLE revocations (
     server TEXT NOT NULL PRIMARY KEY,
-    revoked_at INTEGER NOT NULL
+    number INTEGER NOT NULL,
+    noted_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 -- What is still sealed under which generation.

@@ -1,7 +1,11 @@
 //! The events that the programs log: one table of number, name, severity, condition and remedy.
 //!
 //! The numbers are those of the reference product (ESSO.md 13), so that whoever knows them finds the
-//! same thing. Log lines carry them as the field `event`. Refusals have theirs in [`Reason`](crate::Reason).
+//! same thing; what that one has no event for is numbered from 11101 on. Log lines carry them as the field `event`. Refusals have theirs in [`Reason`](crate::Reason).
+
+/// Numbers of events that the reference product does not have.
+#[cfg(test)]
+const OWN: std::ops::RangeInclusive<u32> = 11_101..=11_199;
 
 /// How bad an event is, which is also the level of its log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -121,8 +125,6 @@ events! {
     BackupNeeded = 10589, "BACKUP_NEEDED", Error, "A generation of the master secret is in no backup that was opened again, or the last one is old; repeated every hour.", "`sso secret backup FILE`, and keep the file away from the host.";
     Offline = 10590, "OFFLINE", Error, "A server is not ready any more: no keys, or no database.", "The reasons stand in the line and at `/readyz`; the server recovers by itself.";
     Online = 10591, "ONLINE", Information, "A server is ready, at first or again.", "";
-    ProtectorAdded = 10595, "PROTECTOR_ADDED", Information, "A keystore has one more protector that unlocks it.", "";
-    ProtectorRemoved = 10596, "PROTECTOR_REMOVED", Information, "A protector unlocks a keystore no more; another one opened it before.", "Remove its `[[protector]]` from the settings.";
     RunsAsRoot = 10599, "RUNS_AS_ROOT", Warning, "A program runs as root.", "Give it a user of its own, as the unit files do.";
     ReportFailed = 10603, "REPORT_FAILED", Warning, "A server cannot write its row in the database; it may go offline.", "Check the database.";
     SystemTicketsOn = 10606, "SYSTEM_TICKETS_ON", Information, "The system allows tickets from now on.", "";
@@ -138,6 +140,8 @@ events! {
     IndividualAffiliateAdministrator = 11052, "INDIVIDUAL_AFFILIATE_ADMINISTRATOR", Warning, "An individual account is an affiliate administrator.", "Name a group; remove individuals when they leave.";
     IndividualApplicationAdministrator = 11053, "INDIVIDUAL_APPLICATION_ADMINISTRATOR", Warning, "An individual account administers an application.", "Name a group; remove individuals when they leave.";
     IndividualApplicationUser = 11054, "INDIVIDUAL_APPLICATION_USER", Warning, "An individual account is a user of an application.", "Name a group; remove individuals when they leave.";
+    ProtectorAdded = 11101, "PROTECTOR_ADDED", Information, "A keystore has one more protector that unlocks it.", "";
+    ProtectorRemoved = 11102, "PROTECTOR_REMOVED", Information, "A protector unlocks a keystore no more; another one opened it before.", "Remove its `[[protector]]` from the settings.";
 }
 
 #[cfg(test)]
@@ -152,6 +156,8 @@ mod tests {
         assert_eq!(names.len(), Event::ALL.len());
         let numbers: Vec<_> = Event::ALL.iter().map(|event| event.number()).collect();
         assert!(numbers.is_sorted_by(|one, next| one < next), "{numbers:?}");
-        assert!(numbers.iter().all(|number| (10500..=11071).contains(number)));
+        assert!(
+            numbers.iter().all(|number| (10500..=11071).contains(number) || OWN.contains(number))
+        );
     }
 }

@@ -72,7 +72,7 @@ reasons! {
     RemoteLookupNotAllowed = "REMOTE_LOOKUP_NOT_ALLOWED", PermissionDenied, Some(11068), "This server serves look-ups to callers on its own machine only.";
     NotTrustedHost = "NOT_TRUSTED_HOST", PermissionDenied, None, "Only a trusted host forwards the token of an end user.";
     TicketOfAnother = "TICKET_OF_ANOTHER", PermissionDenied, None, "A ticket is inspected by the one it was issued to or by an affiliate administrator.";
-    NotMasterAdministrator = "NOT_MASTER_ADMINISTRATOR", PermissionDenied, Some(10771), "The settings of the master secret server name the caller not as an administrator.";
+    NotMasterAdministrator = "NOT_MASTER_ADMINISTRATOR", PermissionDenied, Some(10771), "The settings of the master secret server do not name the caller as an administrator.";
     MasterAdministrationLocal = "MASTER_ADMINISTRATION_LOCAL", PermissionDenied, Some(10766), "This master secret server is administered on its own machine only.";
     ServerRevoked = "SERVER_REVOKED", PermissionDenied, Some(10527), "The right of the server to the master secret was revoked.";
     BackupPasswordWrong = "BACKUP_PASSWORD_WRONG", PermissionDenied, Some(10779), "The backup does not open with this password, key or shares.";

@@ -1,6 +1,7 @@
 //! Errors by what the caller can do about them.
 
 use sso_core::{connector, exit::Exit, tls::TlsError};
+use sso_proto::Reason;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
@@ -15,6 +16,14 @@ pub struct Refusal {
     pub message: String,
     /// Names the request in the server's log and audit; may be empty.
     pub request_id: String,
+}
+
+impl Refusal {
+    /// The reason, where this version knows it.
+    #[must_use]
+    pub fn known(&self) -> Option<Reason> {
+        Reason::parse(&self.reason)
+    }
 }
 
 /// What went wrong with a call.
@@ -187,7 +196,7 @@ impl ClientError {
             | Self::Precondition(_)
             | Self::Unavailable(_)
             | Self::Damaged(_)
-            | Self::Fault(_) => self.refusal().and_then(|refusal| hint(&refusal.reason)),
+            | Self::Fault(_) => self.refusal().and_then(Refusal::known).and_then(hint),
         }
     }
 }
@@ -264,85 +273,90 @@ fn code_name(code: Code) -> &'static str {
 }
 
 /// What the words of the server do not say themselves: they name the command that helps where one does.
-fn hint(reason: &str) -> Option<&'static str> {
+#[expect(clippy::wildcard_enum_match_arm, reason = "most reasons need no hint")]
+fn hint(reason: Reason) -> Option<&'static str> {
     Some(match reason {
-        "NOT_AUTHENTICATED" => {
+        Reason::NotAuthenticated => {
             "the server's settings ([[identity.certificate]]) must turn this certificate into an account"
         }
-        "NOT_SSO_ADMINISTRATOR"
-        | "NOT_AFFILIATE_ADMINISTRATOR"
-        | "NOT_APPLICATION_ADMINISTRATOR"
-        | "NOT_APPLICATION_USER" => "'sso status' shows your account and groups",
-        "CONFIGURATION_NOT_FOUND" => "'sso config list APP' shows the identifiers that are set",
-        "MAPPING_NOT_FOUND" => {
+        Reason::NotSsoAdministrator
+        | Reason::NotAffiliateAdministrator
+        | Reason::NotApplicationAdministrator
+        | Reason::NotApplicationUser => "'sso status' shows your account and groups",
+        Reason::ConfigurationNotFound => "'sso config list APP' shows the identifiers that are set",
+        Reason::MappingNotFound => {
             "'sso mapping list APP' shows the mappings; 'sso mapping create APP ACCOUNT EXTERNAL' makes one"
         }
-        "CREDENTIALS_INCOMPLETE" | "VALUES_INCOMPLETE" => {
+        Reason::CredentialsIncomplete | Reason::ValuesIncomplete => {
             "'sso app show APP' lists the fields; give a value for each but field 0"
         }
-        "TICKET_VALIDATION_REQUIRED_BY_SYSTEM"
-        | "TICKET_VALIDATION_REQUIRED_BY_APPLICATION"
-        | "TICKET_VALIDATION_REQUIRED_BY_TICKET" => "name the sender: --sender ACCOUNT",
-        "TICKET_SENDER_MISMATCH" => {
+        Reason::TicketValidationRequiredBySystem
+        | Reason::TicketValidationRequiredByApplication
+        | Reason::TicketValidationRequiredByTicket => "name the sender: --sender ACCOUNT",
+        Reason::TicketSenderMismatch => {
             "the sender must be the account the ticket was issued to; only the word of a trusted host is \
              taken for it ('sso status' shows whether you are one)"
         }
-        "TICKET_EXPIRED" => {
+        Reason::TicketExpired => {
             "ask for a new ticket; 'sso app update APP --ticket-timeout MINUTES' gives them more time"
         }
-        "IMMUTABLE" => "what cannot change: export, delete and create the application again",
-        "MASTER_UNREACHABLE" | "MASTER_SECRET_EXPIRED" | "MASTER_SECRET_MISSING" => {
+        Reason::Immutable => "what cannot change: export, delete and create the application again",
+        Reason::MasterUnreachable | Reason::MasterSecretExpired | Reason::MasterSecretMissing => {
             "'sso status' shows what the server knows of its master; start sso-master or the network to it"
         }
-        "MASTER_ADMINISTRATION_LOCAL" => {
+        Reason::MasterAdministrationLocal => {
             "call it on its own machine, with --master unix:///PATH of its socket; or let its settings say \
              [administration] remote = true"
         }
-        "NOT_MASTER_ADMINISTRATOR" => {
+        Reason::NotMasterAdministrator => {
             "the settings of the master name its administrators, by user and certificate: [[administrator]]"
         }
-        "NOT_PRIMARY" => "'sso secret status' names the primary; --master says which one is asked",
-        "BACKUP_MISSING" => {
+        Reason::NotPrimary => {
+            "'sso secret status' names the primary; --master says which one is asked"
+        }
+        Reason::BackupMissing => {
             "'sso secret backup FILE' makes a backup with it, and 'sso secret verify FILE' proves one"
         }
-        "BACKUP_PASSWORD_WRONG" => {
+        Reason::BackupPasswordWrong => {
             "'sso secret reminder FILE' shows what its maker left to remember it by"
         }
-        "BACKUP_FOREIGN" => "use a backup of this system; 'sso secret status' names its keystore",
-        "SERVERS_UNREACHABLE" => {
+        Reason::BackupForeign => {
+            "use a backup of this system; 'sso secret status' names its keystore"
+        }
+        Reason::ServersUnreachable => {
             "start a server; then 'sso secret rotate --continue' goes on with the generation"
         }
-        "GENERATION_IN_USE" => {
+        Reason::GenerationInUse => {
             "'sso secret status' shows how many rows are left; they are sealed again first"
         }
-        "GENERATION_STATE_WRONG" | "GENERATION_NOT_FOUND" | "GENERATION_FINGERPRINT_WRONG" => {
+        Reason::GenerationStateWrong
+        | Reason::GenerationNotFound
+        | Reason::GenerationFingerprintWrong => {
             "'sso secret status' shows the generations, their states and fingerprints"
         }
-        "PROMOTION_REFUSED" => {
+        Reason::PromotionRefused => {
             "'sso secret restore FILE' brings generations back; 'sso secret promote --force' goes without them"
         }
-        "SERVER_REVOKED" | "MASTER_SECRET_REVOKED" => {
+        Reason::ServerRevoked | Reason::MasterSecretRevoked => {
             "'sso server readmit NAME' takes a server back"
         }
-        "MASTER_OUTDATED" => {
+        Reason::MasterOutdated => {
             "'sso secret status' shows which master is the primary, and in which epoch"
         }
-        "MASTER_SECRET_FOREIGN" => "the server's settings name the master of another system",
-        "OVERLOADED" | "DATABASE_UNAVAILABLE" | "AUDIT_UNAVAILABLE" => {
+        Reason::MasterSecretForeign => "the server's settings name the master of another system",
+        Reason::Overloaded | Reason::DatabaseUnavailable | Reason::AuditUnavailable => {
             "nothing was done; try again later"
         }
-        "SEALED_VALUE_DAMAGED" | "GENERATION_MISSING" => {
+        Reason::SealedValueDamaged | Reason::GenerationMissing => {
             "write the value anew, or restore the database or the master secret from a backup"
         }
-        "INTERNAL" => "the server's log has more under this request id",
+        Reason::Internal => "the server's log has more under this request id",
         _ => return None,
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use sso_proto::Reason;
-
     use super::*;
 
     #[test]

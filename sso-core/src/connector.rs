@@ -12,7 +12,10 @@ use std::{
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
-use rustls::{AlertDescription, CertificateError, ClientConfig, pki_types::ServerName};
+use rustls::{
+    AlertDescription, CertificateError, ClientConfig,
+    pki_types::{CertificateDer, ServerName},
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite},
     net::{TcpStream, UnixStream},
@@ -26,6 +29,7 @@ use tower::service_fn;
 
 use crate::{
     clock::Clock,
+    peer::{CertificateRule, PeerCertificate, RuleMatch},
     tls::{TlsError, TlsReloader, TlsSettings, TrustSettings},
 };
 
@@ -38,7 +42,11 @@ const LOCAL: &str = "unix://";
 
 /// The TLS files of a caller. Channels made with it use the files in force at each new connection.
 #[derive(Clone, Debug)]
-pub struct ClientTls(Kind);
+pub struct ClientTls {
+    kind: Kind,
+    /// Who may answer; empty = whoever has a certificate of the host from a trusted authority.
+    only: Arc<[CertificateRule]>,
+}
 
 #[derive(Clone, Debug)]
 enum Kind {
@@ -62,11 +70,41 @@ impl ClientTls {
     /// # Errors
     /// See [`TlsError`].
     pub fn without_certificate(trust: &TrustSettings) -> Result<Self, TlsError> {
-        Ok(Self(Kind::ServerOnly(Arc::new(trust.grpc_client(&Clock::System)?))))
+        Ok(Self::of(Kind::ServerOnly(Arc::new(trust.grpc_client(&Clock::System)?))))
+    }
+
+    /// The same, and besides the certificate of the server has to fit one of the rules, where there are
+    /// any: another program of the same host, or of the same authority, is not spoken to.
+    #[must_use]
+    pub fn only(self, rules: impl IntoIterator<Item = CertificateRule>) -> Self {
+        Self { only: rules.into_iter().collect(), ..self }
+    }
+
+    fn of(kind: Kind) -> Self {
+        Self { kind, only: Arc::new([]) }
+    }
+
+    fn check(&self, chain: Option<&[CertificateDer<'_>]>) -> io::Result<()> {
+        if self.only.is_empty() {
+            return Ok(());
+        }
+        let certificate = chain
+            .and_then(|chain| PeerCertificate::parse(chain.first()?).ok())
+            .ok_or_else(|| io::Error::other("the server shows no certificate that can be read"))?;
+        let fits = |rule: &CertificateRule| matches!(rule.matches(&certificate), RuleMatch::Yes(_));
+        if self.only.iter().any(fits) {
+            return Ok(());
+        }
+        // As the TLS library would say it: trying again does not help.
+        Err(io::Error::other(rustls::Error::General(format!(
+            "another program answers there: its certificate (SHA-256 {}) is not the one that the \
+             settings name",
+            certificate.fingerprint_sha256
+        ))))
     }
 
     fn config(&self) -> Arc<ClientConfig> {
-        match &self.0 {
+        match &self.kind {
             Kind::Mutual(tls) => tls.current().client(),
             Kind::ServerOnly(config) => Arc::clone(config),
         }
@@ -75,7 +113,7 @@ impl ClientTls {
 
 impl From<Arc<TlsReloader>> for ClientTls {
     fn from(tls: Arc<TlsReloader>) -> Self {
-        Self(Kind::Mutual(tls))
+        Self::of(Kind::Mutual(tls))
     }
 }
 
@@ -255,6 +293,7 @@ async fn connect(
     if io.get_ref().1.alpn_protocol() != Some(b"h2") {
         return Err(io::Error::other("the server does not speak HTTP/2"));
     }
+    tls.check(io.get_ref().1.peer_certificates())?;
     let mut first = Vec::new();
     match tokio::time::timeout(patience, io.read_buf(&mut first)).await {
         Ok(Ok(0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -317,6 +356,7 @@ fn tls_words(error: &rustls::Error) -> String {
         rustls::Error::InvalidMessage(_) => {
             "the server does not speak TLS: is the port right?".to_owned()
         }
+        rustls::Error::General(words) => words.clone(),
         other => other.to_string(),
     }
 }

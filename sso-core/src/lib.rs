@@ -29,6 +29,7 @@ pub mod passphrase;
 pub mod peer;
 pub mod process;
 mod recheck;
+pub mod revocations;
 pub mod seal;
 pub mod secret;
 pub mod settings;

@@ -29,13 +29,11 @@ impl Readiness {
         self.reasons.is_empty()
     }
 
-    fn to_json(&self) -> String {
+    fn to_json(&self, warnings: &[String]) -> String {
         let mut text = format!("{{\"ready\":{},\"reasons\":[", self.is_ready());
-        for (number, reason) in self.reasons.iter().enumerate() {
-            text.push_str(if number == 0 { "\"" } else { ",\"" });
-            reason.chars().for_each(|character| push_escaped(&mut text, character));
-            text.push('"');
-        }
+        push_list(&mut text, &self.reasons);
+        text.push_str("],\"warnings\":[");
+        push_list(&mut text, warnings);
         text.push_str("]}\n");
         text
     }
@@ -44,8 +42,15 @@ impl Readiness {
 /// What is served beside the metrics.
 #[derive(Clone)]
 pub struct Pages {
-    ready: Arc<dyn Fn() -> Readiness + Send + Sync>,
+    standing: Standing,
     documents: Vec<Document>,
+}
+
+/// What `/readyz` asks.
+#[derive(Clone)]
+struct Standing {
+    ready: Arc<dyn Fn() -> Readiness + Send + Sync>,
+    warnings: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
 }
 
 /// A document in JSON at a path of its own; `None` while there is none.
@@ -59,7 +64,19 @@ impl Pages {
     /// Nothing but the readiness.
     #[must_use]
     pub fn new(ready: impl Fn() -> Readiness + Send + Sync + 'static) -> Self {
-        Self { ready: Arc::new(ready), documents: Vec::new() }
+        let standing = Standing { ready: Arc::new(ready), warnings: Arc::new(Vec::new) };
+        Self { standing, documents: Vec::new() }
+    }
+
+    /// The same with what will stand in the way before long if nobody acts. The status does not depend
+    /// on it.
+    #[must_use]
+    pub fn with_warnings(
+        mut self,
+        warnings: impl Fn() -> Vec<String> + Send + Sync + 'static,
+    ) -> Self {
+        self.standing.warnings = Arc::new(warnings);
+        self
     }
 
     /// The same with a document in JSON at this path; while it is `None` the answer is 503.
@@ -81,8 +98,8 @@ impl fmt::Debug for Pages {
     }
 }
 
-/// Serves `/livez` (200 while the process runs), `/readyz` (200, or 503 with the reasons, as JSON),
-/// `/metrics` and the documents of `pages` until `shutdown`.
+/// Serves `/livez` (200 while the process runs), `/readyz` (200, or 503 with the reasons; as JSON, with
+/// the warnings), `/metrics` and the documents of `pages` until `shutdown`.
 ///
 /// # Errors
 /// The listener fails.
@@ -94,7 +111,7 @@ pub async fn serve_operations(
 ) -> io::Result<()> {
     let mut router = Router::new()
         .route("/livez", routing::get(|| async { "alive\n" }))
-        .route("/readyz", routing::get(readiness).with_state(pages.ready))
+        .route("/readyz", routing::get(readiness).with_state(pages.standing))
         .route("/metrics", routing::get(render).with_state(metrics.clone()));
     for document in pages.documents {
         router = router.route(document.path, routing::get(json).with_state(document));
@@ -112,13 +129,12 @@ pub async fn serve_operations(
     }
 }
 
-async fn readiness(
-    State(ready): State<Arc<dyn Fn() -> Readiness + Send + Sync>>,
-) -> impl IntoResponse {
-    let readiness = ready();
+async fn readiness(State(standing): State<Standing>) -> impl IntoResponse {
+    let readiness = (standing.ready)();
+    let content = readiness.to_json(&(standing.warnings)());
     let status =
         if readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, [(header::CONTENT_TYPE, "application/json")], readiness.to_json())
+    (status, [(header::CONTENT_TYPE, "application/json")], content)
 }
 
 async fn json(State(document): State<Document>) -> impl IntoResponse {
@@ -131,6 +147,14 @@ async fn json(State(document): State<Document>) -> impl IntoResponse {
 
 async fn render(State(metrics): State<Metrics>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render())
+}
+
+fn push_list(text: &mut String, lines: &[String]) {
+    for (number, line) in lines.iter().enumerate() {
+        text.push_str(if number == 0 { "\"" } else { ",\"" });
+        line.chars().for_each(|character| push_escaped(text, character));
+        text.push('"');
+    }
 }
 
 fn push_escaped(text: &mut String, character: char) {
@@ -180,7 +204,8 @@ mod tests {
             Readiness { reasons }
         };
         let state = Arc::clone(&good);
-        let pages = Pages::new(ready).with_json("/more.json", move || {
+        let warnings = || vec!["keys end in 20 s".to_owned()];
+        let pages = Pages::new(ready).with_warnings(warnings).with_json("/more.json", move || {
             state.load(Ordering::Relaxed).then(|| "{\"more\":1}".to_owned())
         });
         assert_eq!(format!("{pages:?}"), "[\"/more.json\"]");
@@ -191,15 +216,17 @@ mod tests {
         let answer = get(addr, "/readyz").await;
         assert!(answer.contains("503 Service Unavailable"), "{answer}");
         assert!(
-            answer.contains(r#"{"ready":false,"reasons":["master \"unreachable\"","database"]}"#),
+            answer.contains(r#"{"ready":false,"reasons":["master \"unreachable\"","database"],"#),
             "{answer}"
         );
+        assert!(answer.ends_with("\"warnings\":[\"keys end in 20 s\"]}\n"), "{answer}");
         assert!(get(addr, "/more.json").await.contains("503 Service Unavailable"));
         good.store(true, Ordering::Relaxed);
         let answer = get(addr, "/more.json").await;
         assert!(answer.contains("application/json") && answer.ends_with("{\"more\":1}"));
         let answer = get(addr, "/readyz").await;
-        assert!(answer.contains("200 OK") && answer.contains(r#"{"ready":true,"reasons":[]}"#));
+        assert!(answer.contains("200 OK") && answer.contains(r#"{"ready":true,"reasons":[],"#));
+        assert!(answer.ends_with("\"warnings\":[\"keys end in 20 s\"]}\n"), "{answer}");
         assert!(get(addr, "/metrics").await.contains("text/plain"));
         assert!(get(addr, "/other").await.contains("404"));
 
@@ -208,8 +235,14 @@ mod tests {
     }
 
     #[test]
-    fn reasons_are_escaped() {
+    fn reasons_and_warnings_are_escaped() {
         let readiness = Readiness { reasons: vec!["a\n\"b\\".into()] };
-        assert_eq!(readiness.to_json(), "{\"ready\":false,\"reasons\":[\"a\\u000a\\\"b\\\\\"]}\n");
+        let warnings = ["c".to_owned(), "\"d".to_owned()];
+        assert_eq!(
+            readiness.to_json(&warnings),
+            "{\"ready\":false,\"reasons\":[\"a\\u000a\\\"b\\\\\"],\"warnings\":[\"c\",\"\\\"d\"]}\n"
+        );
+        let ready = Readiness::default().to_json(&[]);
+        assert_eq!(ready, "{\"ready\":true,\"reasons\":[],\"warnings\":[]}\n");
     }
 }

@@ -25,6 +25,7 @@ use sso_core::{
     derive::Fingerprint,
     key_ring::{Generation, KeyRing, KeyRingError},
     memory::LockedKey,
+    revocations::Revocations,
 };
 use sso_proto::{Reason, Refusal};
 use tokio::sync::watch;
@@ -57,7 +58,7 @@ pub struct Unlocked {
     /// Every key that is kept, prepared ones included.
     pub ring: KeyRing,
     /// Names of the servers that may not have the master secret any more.
-    pub revoked_servers: BTreeSet<String>,
+    pub revocations: Revocations,
     /// Names of the servers and masters that the rotation which goes on does not wait for.
     pub left_behind: BTreeSet<String>,
     /// Rows a second that sealing again may take from the database; 0 is as many as it gives.
@@ -84,7 +85,7 @@ impl Unlocked {
             generations: keystore.generations().iter().map(GenerationEntry::bare).collect(),
             active: ring.active(),
             ring,
-            revoked_servers: keystore.revoked_servers().clone(),
+            revocations: keystore.revocations().clone(),
             left_behind: keystore.left_behind().clone(),
             reseal_rows_per_second: keystore.reseal_rows_per_second(),
             distributed_in: keystore.distributed_in(),
@@ -118,13 +119,6 @@ impl Unlocked {
     #[must_use]
     pub fn kept(&self) -> Vec<(Generation, Fingerprint)> {
         self.ring.generations().collect()
-    }
-
-    /// Everything another master needs to be a copy of this one: the header without keys (JSON), and
-    /// every key.
-    pub fn transfer(&self) -> (&str, impl Iterator<Item = (Generation, &LockedKey)> + '_) {
-        let key = |(generation, _)| Some((generation, self.ring.key(generation)?));
-        (&self.header, self.ring.generations().filter_map(key))
     }
 }
 
@@ -235,15 +229,6 @@ impl Custody {
         Ok(Changed { value, kept_aside })
     }
 
-    /// Keeps a copy of the file beside it, with the time in its name.
-    ///
-    /// # Errors
-    /// `KEYSTORE_NOT_WRITTEN` when the copy cannot be made.
-    pub fn keep_aside(&self) -> Result<PathBuf, Refusal> {
-        let kept = EditLock::take(&self.path).and_then(|lock| self.copy_aside(&lock));
-        kept.map_err(|error| not_written(&error))
-    }
-
     fn write(
         &self,
         before: &Keystore,
@@ -257,7 +242,8 @@ impl Custody {
             return Err(KeystoreError::Replaced(self.path.clone()));
         }
         let changed = changed.with_stanzas(found.stanzas().to_vec())?;
-        let kept = if keep_aside { Some(self.copy_aside(&lock)?) } else { None };
+        let kept =
+            if keep_aside { Some(write::copy_aside(&lock, self.clock.now())?) } else { None };
         let mut opened = None;
         let written = lock.replace(&changed, |again| {
             opened = Some(Unlocked::open(again, &self.keystore_key)?);
@@ -272,10 +258,6 @@ impl Custody {
                 Err(written.err().unwrap_or(KeystoreError::NotProved(self.path.clone())))
             }
         }
-    }
-
-    fn copy_aside(&self, lock: &EditLock) -> Result<PathBuf, KeystoreError> {
-        write::copy_aside(lock, self.clock.now())
     }
 }
 

@@ -3,32 +3,29 @@
 
 use std::sync::Arc;
 
-use prost::Message as _;
-use sso_core::{
-    acceptor::Peer,
-    key_ring::KeyRing,
-    peer::{CertificateRule, PeerCertificate, RuleMatch},
-    transit,
-};
+use sso_core::{acceptor::Peer, peer::PeerCertificate, transit};
 use sso_proto::{
     Event, Reason, Refusal,
     v1::{
-        FetchRequest, FetchResponse, GenerationKey, Heartbeat, KeyRingTransfer, KeystoreTransfer,
-        ReplicateRequest, ReplicateResponse, ReportRequest, ReportResponse, WatchRequest,
-        master_secret_server::MasterSecret,
+        FetchRequest, FetchResponse, Heartbeat, ReplicateRequest, ReplicateResponse, ReportRequest,
+        ReportResponse, WatchRequest, master_secret_server::MasterSecret,
     },
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status};
+use tonic::{Extensions, Request, Response, Status};
 use uuid::Uuid;
-use zeroize::Zeroizing;
 
 use crate::{
     custody::Unlocked,
     house::House,
     roster::{Kind, Report},
+    settings::first_match,
+    transfer::{seal_keystore, seal_ring},
 };
+
+/// How far above what is known here an epoch or a generation may be.
+const AHEAD_MAX: u64 = 1000;
 
 /// The service. A clone shares everything.
 #[derive(Clone, Debug)]
@@ -83,8 +80,9 @@ impl MasterSecret for Distribution {
         &self,
         request: Request<ReportRequest>,
     ) -> Result<Response<ReportResponse>, Status> {
-        let (admitted, _) = self.admit(&request, None, "Report")?;
+        let (admitted, unlocked) = self.admit(&request, None, "Report")?;
         let (instance, report) = Report::parse(request.into_inner())?;
+        require_credible(&unlocked, &report).inspect_err(|refusal| refused(&admitted, refusal))?;
         self.0.hear(admitted.kind, report.epoch, report.primary, &admitted.name);
         self.0.roster.report(admitted.kind, &admitted.name, instance, report);
         // What it says may have changed how this master stands.
@@ -119,9 +117,7 @@ impl Distribution {
         wanted: impl Into<Option<Kind>>,
         method: &'static str,
     ) -> Result<(Admitted, Arc<Unlocked>), Refusal> {
-        let needed = || Refusal::new(Reason::NotAuthenticated, "a client certificate is needed");
-        let peer = request.extensions().get::<Peer>().ok_or_else(needed)?;
-        let certificate = peer.certificate.as_deref().ok_or_else(needed)?;
+        let (peer, certificate) = caller(request.extensions())?;
         let wanted = wanted.into();
         let named = named(&self.0, certificate);
         let Some((kind, name)) = named.filter(|it| wanted.is_none_or(|wanted| it.0 == wanted))
@@ -135,6 +131,43 @@ impl Distribution {
         require_not_revoked(&admitted, &unlocked)?;
         Ok((admitted, unlocked))
     }
+}
+
+/// Epochs and generations are counted one by one: nobody knows of one far above, and to believe in it would
+/// use up the numbers for ever.
+fn require_credible(unlocked: &Unlocked, report: &Report) -> Result<(), Refusal> {
+    let newest = unlocked.generations.last().map_or(0, |entry| entry.generation.number());
+    let reported = report.generations.iter().map(|it| it.generation).max().unwrap_or(0);
+    let (what, told, known) = if report.epoch > unlocked.epoch.saturating_add(AHEAD_MAX) {
+        ("epoch", report.epoch, unlocked.epoch)
+    } else if u64::from(reported) > u64::from(newest).saturating_add(AHEAD_MAX) {
+        ("generation", reported.into(), newest.into())
+    } else {
+        return Ok(());
+    };
+    let message = format!(
+        "a report of {what} {told} is not believed where {known} is the highest known: look at that \
+         server and its database"
+    );
+    Err(Refusal::new(Reason::InvalidRequest, message))
+}
+
+/// Whether the settings name the caller at all, by the head of a request.
+///
+/// # Errors
+/// `SERVER_NOT_LISTED`; `NOT_AUTHENTICATED` without a certificate.
+pub fn admit(house: &House, extensions: &Extensions) -> Result<(), Refusal> {
+    let (peer, certificate) = caller(extensions)?;
+    match named(house, certificate) {
+        Some(_) => Ok(()),
+        None => Err(not_listed(peer, certificate, None, "distribution")),
+    }
+}
+
+fn caller(extensions: &Extensions) -> Result<(&Peer, &PeerCertificate), Refusal> {
+    let needed = || Refusal::new(Reason::NotAuthenticated, "a client certificate is needed");
+    let peer = extensions.get::<Peer>().ok_or_else(needed)?;
+    Ok((peer, peer.certificate.as_deref().ok_or_else(needed)?))
 }
 
 fn not_listed(
@@ -177,19 +210,8 @@ fn named<'h>(house: &'h House, certificate: &PeerCertificate) -> Option<(Kind, &
     first_match(listed, certificate)
 }
 
-/// What stands beside the first rule that the certificate fits; `None` when that rule, or one before,
-/// cannot say whose it is.
-pub(crate) fn first_match<'r, T>(
-    rules: impl Iterator<Item = (T, &'r CertificateRule)>,
-    certificate: &PeerCertificate,
-) -> Option<T> {
-    let mut decided = rules.map(|(what, rule)| (what, rule.matches(certificate)));
-    let decided = decided.find(|(_, found)| *found != RuleMatch::No);
-    decided.filter(|(_, found)| *found != RuleMatch::Ambiguous).map(|(what, _)| what)
-}
-
 fn require_not_revoked(admitted: &Admitted, unlocked: &Unlocked) -> Result<(), Refusal> {
-    if admitted.kind != Kind::Server || !unlocked.revoked_servers.contains(&admitted.name) {
+    if admitted.kind != Kind::Server || !unlocked.revocations.is_revoked(&admitted.name) {
         return Ok(());
     }
     tracing::warn!(
@@ -206,8 +228,7 @@ fn require_not_revoked(admitted: &Admitted, unlocked: &Unlocked) -> Result<(), R
 }
 
 fn refused(admitted: &Admitted, refusal: &Refusal) {
-    let event = Event::MasterSecretRefused.number();
-    tracing::warn!(event, caller = admitted.name, error = %refusal, "refused");
+    tracing::warn!(event = Event::MasterSecretRefused.number(), caller = admitted.name, error = %refusal, "refused");
 }
 
 fn internal(error: impl std::fmt::Display) -> Refusal {
@@ -273,51 +294,6 @@ fn may_stay(house: &House, admitted: &Admitted, unlocked: &Unlocked) -> Result<(
         );
         Refusal::new(Reason::CertificateRefused, reason)
     })
-}
-
-/// The keys, sealed to `recipient_key` for `context`. Every copy outside of locked memory is wiped.
-///
-/// # Errors
-/// When the recipient's key is none.
-pub(crate) fn seal_ring(
-    ring: &KeyRing,
-    recipient_key: &[u8],
-    context: &[&[u8]],
-) -> Result<Vec<u8>, Refusal> {
-    let transfer =
-        KeyRingTransfer { generations: keys(ring), active_generation: ring.active().number() };
-    // Long enough from the start: a buffer that grows would leave copies behind.
-    let mut plaintext = Zeroizing::new(Vec::with_capacity(transfer.encoded_len()));
-    transfer.encode(&mut *plaintext).map_err(internal)?;
-    seal_to(recipient_key, context, &plaintext)
-}
-
-/// The whole keystore without its wrappings, sealed to `recipient_key`.
-fn seal_keystore(unlocked: &Unlocked, recipient_key: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let transfer = KeystoreTransfer { header: unlocked.header.clone(), keys: keys(&unlocked.ring) };
-    let mut plaintext = Zeroizing::new(Vec::with_capacity(transfer.encoded_len()));
-    transfer.encode(&mut *plaintext).map_err(internal)?;
-    seal_to(recipient_key, transit::REPLICATE, &plaintext)
-}
-
-fn seal_to(recipient_key: &[u8], context: &[&[u8]], plaintext: &[u8]) -> Result<Vec<u8>, Refusal> {
-    transit::seal_to(recipient_key, context, plaintext).map_err(|error| {
-        let own = error != transit::TransitError::PublicKey;
-        let reason = if own { Reason::Internal } else { Reason::InvalidRequest };
-        Refusal::new(reason, error.to_string())
-    })
-}
-
-/// Each of them wipes itself when it is dropped.
-fn keys(ring: &KeyRing) -> Vec<GenerationKey> {
-    ring.generations()
-        .filter_map(|(generation, _)| Some((generation, ring.key(generation)?)))
-        .map(|(generation, key)| GenerationKey {
-            generation: generation.number(),
-            // Expose: into the message that is sealed to the recipient.
-            key: key.expose().to_vec(),
-        })
-        .collect()
 }
 
 /// Counts a watcher while it lives.

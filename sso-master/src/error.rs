@@ -12,6 +12,7 @@ use sso_protector::{ProtectorError, prompt::PromptError};
 use crate::{
     backup::BackupError, file::FileError, init::InitError, join::JoinError,
     keystore::KeystoreError, protectors::ProtectorsError, restore::RestoreError,
+    stanzas::NotProved,
 };
 
 /// Why the program ends without having done what it was to do.
@@ -48,6 +49,9 @@ pub enum MasterError {
     /// Making a keystore from a backup.
     #[error(transparent)]
     Restore(#[from] RestoreError),
+    /// The keystore that was made.
+    #[error(transparent)]
+    NotProved(#[from] NotProved),
     /// Certificates.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -82,13 +86,11 @@ impl MasterError {
             Self::Protector(error) => protector(error),
             Self::Protectors(error) => protectors(error),
             Self::Backup(error) => backup(error),
-            Self::Init(error) => match error {
-                InitError::NoBackup | InitError::SamePath => Exit::Usage,
-                InitError::NotUnlocked => Exit::Unavailable,
-            },
+            Self::Init(InitError::NoBackup | InitError::SamePath) => Exit::Usage,
             Self::Restore(error) => restore(error),
             Self::Join(JoinError::Refused(_)) => Exit::Refused,
             Self::Join(JoinError::NoPrimary(_))
+            | Self::NotProved(_)
             | Self::Local(_)
             | Self::Harden(_)
             | Self::Listen { .. }
@@ -102,7 +104,7 @@ fn restore(error: &RestoreError) -> Exit {
         RestoreError::Newer { .. } | RestoreError::Foreign { .. } | RestoreError::Unusable(_) => {
             Exit::Refused
         }
-        RestoreError::Aside { .. } | RestoreError::NotUnlocked => Exit::Unavailable,
+        RestoreError::Aside { .. } => Exit::Unavailable,
     }
 }
 

@@ -112,6 +112,13 @@ pub(crate) fn create(path: &Path, content: &str) -> Result<(), FileError> {
     })
 }
 
+/// Whether it is not certain that nothing has this name.
+pub(crate) fn may_exist(path: &Path) -> bool {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    let found = path.symlink_metadata();
+    !found.is_err_and(|error| matches!(error.kind(), NotFound | NotADirectory))
+}
+
 #[derive(Deserialize)]
 struct Kind {
     format: String,

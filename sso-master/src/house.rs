@@ -16,9 +16,9 @@ use crate::{
     backup::schedule::Schedule,
     custody::{Custody, Unlocked},
     keystore::Draft,
+    peers::Peers,
     roster::{Facts, Kind, Roster},
     settings::Settings,
-    standby::Peers,
 };
 
 /// The running master. Shared by all of its tasks.
@@ -49,7 +49,7 @@ pub struct House {
     /// Cancelled when the other masters were asked whether another one was promoted meanwhile: nothing
     /// is administered before.
     pub asked: CancellationToken,
-    /// Whoever changes the keystore or stretches a password does it alone.
+    /// See [`Self::desk`].
     desk: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -115,7 +115,9 @@ impl House {
         Err(Refusal::new(Reason::NotPrimary, message))
     }
 
-    /// The only place at which the keystore is changed and passwords are stretched.
+    /// Here one thing is done at a time: whatever changes a generation, a right or who leads, and every
+    /// password that is stretched for an administrator. Scheduled backups alone do without it, because
+    /// their folder may be slow: all that they change is the date of the last backup.
     pub async fn desk(&self) -> OwnedMutexGuard<()> {
         Arc::clone(&self.desk).lock_owned().await
     }
@@ -168,9 +170,13 @@ impl House {
             primary: unlocked.primary.to_string(),
             member: unlocked.member.to_string(),
             name: self.settings.name.clone(),
-            revoked_servers: unlocked.revoked_servers.iter().cloned().collect(),
             closing_generations: closing,
             reseal_rows_per_second: unlocked.reseal_rows_per_second,
+            revocations: unlocked
+                .revocations
+                .iter()
+                .map(|(name, number)| (name.to_owned(), number))
+                .collect(),
         }
     }
 

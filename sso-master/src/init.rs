@@ -9,7 +9,7 @@ use sso_core::{
     memory::LockedKey,
     secret::SecretText,
 };
-use sso_protector::{Protector, ProtectorError, Stanza, unlock};
+use sso_protector::Protector;
 use sso_proto::Event;
 use uuid::Uuid;
 
@@ -17,8 +17,9 @@ use crate::{
     backup::{Backup, BackupError, Locks, Opener},
     custody::KeystoreLock,
     error::MasterError,
-    file::FileError,
+    file::{FileError, may_exist},
     keystore::{Keystore, KeystoreError},
+    stanzas::{Given, prove},
 };
 
 /// The epoch that every keystore begins with.
@@ -34,9 +35,6 @@ pub enum InitError {
     /// One file cannot be both.
     #[error("the backup must be another file than the keystore, best on another machine")]
     SamePath,
-    /// The proof failed.
-    #[error("the new keystore does not open again; nothing was kept. Check disk and protector")]
-    NotUnlocked,
 }
 
 /// Where the two files go.
@@ -101,111 +99,59 @@ pub fn init(
     let ring = KeyRing::new([(Generation::FIRST, copy)], Generation::FIRST)
         .map_err(KeystoreError::from)?;
 
-    let mut undo =
-        Undo { path: &target.keystore, backup: None, keystore: id, protectors: Vec::new() };
+    let mut given = Given::for_new(id, protectors, &target.keystore);
     let keystore_key = LockedKey::generate().map_err(KeystoreError::from)?;
     // Before the backup: here somebody may be asked, and may give up.
-    let stanzas = wrap(protectors, id, &keystore_key, &mut undo)?;
+    let stanzas = given.wrap_all(&keystore_key)?;
     let (backup, _) = Backup::seal(id, FIRST_EPOCH, &ring, &locks, now)?;
     let opener = Opener::Password(password.clone());
-    let written = backup.write_and_prove(&target.backup, &opener, &ring).inspect_err(|error| {
+    let proved = backup.write_and_prove(&target.backup, &opener, &ring).inspect_err(|error| {
         tracing::error!(event = Event::BackupNotWritten.number(), %error, "no backup");
     });
-    if !matches!(written, Err(BackupError::File(FileError::Exists(_)))) {
-        undo.backup = Some(&target.backup);
-    }
-    written?;
+    let own = !matches!(proved, Err(BackupError::File(FileError::Exists(_))));
+    let written =
+        Written { keystore: &target.keystore, backup: own.then_some(target.backup.as_path()) };
+    proved?;
     tracing::info!(event = Event::BackupWritten.number(), backup = %target.backup.display(), "backup written and opened");
 
     let keystore = Keystore::create(id, Uuid::new_v4(), &secret, &keystore_key, stanzas, now)?
         .with_backup(&keystore_key, now)?;
     prove(&keystore, protectors, &ring)?;
     keystore.write_new(&target.keystore)?;
-    undo.keep();
+    given.keep();
+    written.keep();
     let fingerprint = ring.active_fingerprint();
     tracing::info!(event = Event::MasterSecretGenerated.number(), generation = 1, %fingerprint, "master secret generated");
     Ok(Made { keystore: id, generation: Generation::FIRST, fingerprint })
 }
 
-/// The last protector comes first: it is the passphrase, and a keyring is given nothing to keep until
-/// one was entered.
-fn wrap<'a>(
-    protectors: &'a [Box<dyn Protector>],
-    id: Uuid,
-    keystore_key: &LockedKey,
-    undo: &mut Undo<'a>,
-) -> Result<Vec<Stanza>, ProtectorError> {
-    let mut stanzas = Vec::new();
-    for protector in protectors.iter().rev() {
-        undo.protectors.push(protector.as_ref());
-        stanzas.push(protector.wrap(id, keystore_key)?);
-    }
-    // In the file they stand in the order in which they are tried.
-    stanzas.reverse();
-    Ok(stanzas)
-}
-
-/// Reads the text as the next start will, and unlocks it with every protector alone.
-fn prove(
-    keystore: &Keystore,
-    protectors: &[Box<dyn Protector>],
-    ring: &KeyRing,
-) -> Result<(), MasterError> {
-    let again = Keystore::parse(keystore.to_text().as_bytes()).map_err(KeystoreError::from)?;
-    for protector in protectors {
-        let protector = std::slice::from_ref(protector);
-        if again.open(&unlock(protector, again.id(), again.stanzas())?)? != *ring {
-            return Err(InitError::NotUnlocked.into());
-        }
-    }
-    Ok(())
-}
-
-/// Takes back what was made so far, unless it is kept, or a keystore is there that may need it.
-struct Undo<'a> {
+/// Removes the backup again, unless it is kept, or a keystore is there that may need it.
+struct Written<'a> {
     /// Where the keystore goes.
-    path: &'a Path,
+    keystore: &'a Path,
     backup: Option<&'a Path>,
-    keystore: Uuid,
-    protectors: Vec<&'a dyn Protector>,
 }
 
-impl Undo<'_> {
+impl Written<'_> {
     fn keep(mut self) {
         self.backup = None;
-        self.protectors.clear();
     }
 }
 
-impl Drop for Undo<'_> {
+impl Drop for Written<'_> {
     fn drop(&mut self) {
-        if self.backup.is_none() && self.protectors.is_empty() {
+        let Some(backup) = self.backup else { return };
+        if may_exist(self.keystore) {
+            let keystore = self.keystore.display();
+            tracing::warn!(%keystore, "there is a keystore: its backup stays");
             return;
         }
-        if may_exist(self.path) {
-            let keystore = self.path.display();
-            tracing::warn!(%keystore, "there is a keystore: its backup and keyring entries stay");
-            return;
-        }
-        for protector in &self.protectors {
-            if let Err(error) = protector.forget(self.keystore) {
-                tracing::warn!(%error, "an entry without a keystore may be left");
-            }
-        }
-        if let Some(backup) = self.backup
-            && let Err(error) = std::fs::remove_file(backup)
+        if let Err(error) = std::fs::remove_file(backup)
             && error.kind() != std::io::ErrorKind::NotFound
         {
             tracing::warn!(%error, path = %backup.display(), "a backup without a keystore is left");
         }
     }
-}
-
-/// Whether it is not certain that nothing has this name.
-fn may_exist(path: &Path) -> bool {
-    use std::io::ErrorKind::{NotADirectory, NotFound};
-    let found = path.symlink_metadata();
-    !found.is_err_and(|error| matches!(error.kind(), NotFound | NotADirectory))
 }
 
 /// Whether anything has this name, a dangling link included.
@@ -220,7 +166,9 @@ mod tests {
     use sso_core::passphrase::Argon2Params;
 
     use super::*;
-    use sso_protector::{Kind, Passphrase, PassphraseSource, RingStanza};
+    use sso_protector::{
+        Kind, Passphrase, PassphraseSource, ProtectorError, RingStanza, Stanza, unlock,
+    };
 
     fn target(folder: &tempfile::TempDir) -> Target {
         Target {
@@ -353,21 +301,16 @@ mod tests {
     fn what_a_keystore_may_need_is_never_taken_back() {
         let folder = tempfile::tempdir().unwrap();
         let target = target(&folder);
-        let key = LockedKey::generate().unwrap();
-        let protector = Forgetful { key: RefCell::new(Some(key)), refuses_to_wrap: false };
-        let undo = || Undo {
-            path: &target.keystore,
-            backup: Some(&target.backup),
-            keystore: Uuid::nil(),
-            protectors: vec![&protector],
-        };
+        let written = || Written { keystore: &target.keystore, backup: Some(&target.backup) };
         std::fs::write(&target.backup, "backup").unwrap();
         std::fs::write(&target.keystore, "keystore").unwrap();
-        drop(undo());
-        assert!(target.backup.exists() && protector.key.borrow().is_some());
+        drop(written());
+        assert!(target.backup.exists());
         std::fs::remove_file(&target.keystore).unwrap();
-        drop(undo());
-        assert!(!target.backup.exists() && protector.key.borrow().is_none());
+        written().keep();
+        assert!(target.backup.exists());
+        drop(written());
+        assert!(!target.backup.exists());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use sso_core::{key_ring::Generation, memory::LockedKey, tls::TlsReloader};
-use sso_protector::{Protector, unlock};
+use sso_protector::Protector;
 use sso_proto::Refusal;
 use uuid::Uuid;
 
@@ -12,10 +12,10 @@ use crate::{
     custody::{KeystoreLock, Unlocked},
     error::MasterError,
     file::FileError,
-    init::InitError,
     keystore::{Keystore, KeystoreError},
     settings::{PeerEntry, Settings},
     standby::{self, replicate_state},
+    stanzas::{Given, prove},
 };
 
 /// Time for one master to answer.
@@ -101,14 +101,14 @@ fn make(
 ) -> Result<Joined, MasterError> {
     let Taken { primary, keystore: id, header, keys } = taken;
     let key = LockedKey::generate().map_err(KeystoreError::from)?;
-    let made = wrapped(protectors, id, &key).and_then(|stanzas| {
-        let keystore = Keystore::from_transfer(&header, keys, Uuid::new_v4(), &key, stanzas)
-            .map_err(JoinError::Refused)?;
-        let unlocked = prove(&keystore, protectors)?;
-        keystore.write_new(&settings.keystore)?;
-        Ok(unlocked)
-    });
-    let unlocked = made.inspect_err(|_| forget(protectors, id))?;
+    let mut given = Given::for_new(id, protectors, &settings.keystore);
+    let stanzas = given.wrap_all(&key)?;
+    let keystore = Keystore::from_transfer(&header, keys, Uuid::new_v4(), &key, stanzas)
+        .map_err(JoinError::Refused)?;
+    let unlocked = Unlocked::open(&keystore, &key)?;
+    prove(&keystore, protectors, &unlocked.ring)?;
+    keystore.write_new(&settings.keystore)?;
+    given.keep();
     tracing::info!(
         primary,
         keystore = %unlocked.keystore,
@@ -123,37 +123,4 @@ fn make(
         active: unlocked.active,
         keys: unlocked.kept().len(),
     })
-}
-
-/// The last protector comes first: it is the one that asks somebody, who may give up.
-fn wrapped(
-    protectors: &[Box<dyn Protector>],
-    id: Uuid,
-    key: &LockedKey,
-) -> Result<Vec<sso_protector::Stanza>, MasterError> {
-    let stanzas: Result<Vec<_>, _> =
-        protectors.iter().rev().map(|protector| protector.wrap(id, key)).collect();
-    let mut stanzas = stanzas?;
-    stanzas.reverse();
-    Ok(stanzas)
-}
-
-/// Reads the text as the next start will, and opens it with every protector alone.
-fn prove(keystore: &Keystore, protectors: &[Box<dyn Protector>]) -> Result<Unlocked, MasterError> {
-    let again = Keystore::parse(keystore.to_text().as_bytes()).map_err(KeystoreError::from)?;
-    let mut opened = None;
-    for protector in protectors {
-        let protector = std::slice::from_ref(protector);
-        let key = unlock(protector, again.id(), again.stanzas())?;
-        opened = Some(Unlocked::open(&again, &key)?);
-    }
-    opened.ok_or_else(|| InitError::NotUnlocked.into())
-}
-
-fn forget(protectors: &[Box<dyn Protector>], id: Uuid) {
-    for protector in protectors {
-        if let Err(error) = protector.forget(id) {
-            tracing::warn!(%error, "an entry without a keystore may be left");
-        }
-    }
 }

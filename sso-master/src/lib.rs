@@ -11,12 +11,14 @@
 pub mod backup;
 pub mod custody;
 pub mod distribution;
+pub mod door;
 pub mod error;
 pub mod file;
 pub mod house;
 pub mod init;
 pub mod join;
 pub mod keystore;
+pub mod peers;
 pub mod protectors;
 pub mod restore;
 pub mod roster;
@@ -25,6 +27,8 @@ pub mod secret;
 pub mod serve;
 pub mod settings;
 pub mod standby;
+pub mod stanzas;
+mod transfer;
 
 /// This program and its version, as it signs files.
 pub const TOOL: &str = concat!("sso-master ", env!("CARGO_PKG_VERSION"));

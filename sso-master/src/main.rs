@@ -16,7 +16,7 @@ use sso_master::{
     error::MasterError,
     init::{InitError, Target, init, require_new},
     join::join,
-    keystore::Keystore,
+    keystore::{GenerationEntry, Keystore},
     protectors::{self, Which},
     restore::{require_place, restore},
     serve,
@@ -258,11 +258,8 @@ fn check(arguments: &CheckArguments) -> Result<(), MasterError> {
     let keystore = Keystore::read(&settings.keystore)?;
     say(&format!("keystore   {} (change {})", keystore.id(), keystore.change()))?;
     for entry in keystore.generations() {
-        let state = format!("{:?}", entry.state).to_lowercase();
-        say(&format!(
-            "generation {} {state}, fingerprint {}",
-            entry.generation, entry.fingerprint
-        ))?;
+        let GenerationEntry { generation, state, fingerprint, .. } = entry;
+        say(&format!("generation {generation} {state}, fingerprint {fingerprint}"))?;
     }
     if arguments.unlock {
         serve::open(&settings, &keystore)?;
@@ -327,6 +324,9 @@ fn put_back(arguments: &RestoreArguments) -> Result<(), MasterError> {
     }
     if let Some(aside) = &restored.kept_aside {
         say(&format!("kept aside {}", aside.display()))?;
+    }
+    if let Some(warning) = backup.warning(&opener) {
+        say(&format!("warning    {warning}"))?;
     }
     say("This master is the primary from its next start on: `sso-master run`. If another one was \
          promoted meanwhile, run `sso secret promote`.")

@@ -12,12 +12,10 @@ use std::{
 };
 
 use sso_core::{
-    clock::Clock,
-    derive::Fingerprint,
-    key_ring::{Generation, KeyRing},
-    memory::LockedKey,
+    clock::Clock, derive::Fingerprint, key_ring::Generation, memory::LockedKey,
+    revocations::Revocations,
 };
-use sso_protector::{Kind, Protector, Stanza, unlock};
+use sso_protector::Protector;
 use sso_proto::Event;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -28,10 +26,8 @@ use crate::{
     error::MasterError,
     file::FileError,
     keystore::{FromBackup, Keystore, KeystoreError, State},
+    stanzas::{Given, prove},
 };
-
-/// Protectors that keep the keystore key outside the file, under the id of the keystore.
-const KEYRINGS: [Kind; 2] = [Kind::SecretService, Kind::Keyutils];
 
 /// Why nothing is restored, beyond what files, backups and protectors say.
 #[derive(Debug, thiserror::Error)]
@@ -74,11 +70,6 @@ pub enum RestoreError {
         /// What the operating system says.
         source: io::Error,
     },
-    /// The proof failed.
-    #[error(
-        "the restored keystore does not open again; nothing was changed. Check disk and protector"
-    )]
-    NotUnlocked,
 }
 
 /// What was restored.
@@ -165,18 +156,24 @@ fn restore_quietly(
     let key = LockedKey::generate().map_err(KeystoreError::from)?;
     let now = clock.now();
     // Servers refuse an epoch below one that they know.
-    let known = match &found {
-        Found::Same(keystore) => keystore.epoch(),
-        Found::Nothing | Found::Other => 0,
+    let (known, revocations) = match &found {
+        Found::Same(keystore) => (keystore.epoch(), keystore.revocations().clone()),
+        // The servers tell what their database remembers.
+        Found::Nothing | Found::Other => (0, Revocations::default()),
     };
     let origin = FromBackup {
         keystore: backup.keystore(),
         member: Uuid::new_v4(),
         epoch: backup.epoch().max(known).saturating_add(1),
         created: backup.created(),
+        revocations,
     };
-    let mut entries = Entries::remember(protectors, origin.keystore, &found);
-    let stanzas = entries.wrap(&key)?;
+    let mut given = match &found {
+        Found::Nothing => Given::for_new(origin.keystore, protectors, path),
+        Found::Same(old) => Given::for_successor(old, protectors),
+        Found::Other => Given::for_another(origin.keystore, protectors),
+    };
+    let stanzas = given.wrap_all(&key)?;
     let keystore = Keystore::from_backup(origin, &ring, &key, stanzas, now)?;
     prove(&keystore, protectors, &ring)?;
     let kept_aside = match found {
@@ -186,7 +183,7 @@ fn restore_quietly(
         }
         Found::Same(_) | Found::Other => Some(replace(path, &keystore, now)?),
     };
-    entries.keep();
+    given.keep();
     Ok(Restored {
         keystore: keystore.id(),
         epoch: keystore.epoch(),
@@ -225,22 +222,6 @@ fn look(path: &Path, backup: &Backup, set_aside: bool) -> Result<Found, MasterEr
     Err(RestoreError::Newer { path: path.to_owned(), missing: lost.join(", ") }.into())
 }
 
-/// Reads the text as the next start will, and unlocks it with every protector alone.
-fn prove(
-    keystore: &Keystore,
-    protectors: &[Box<dyn Protector>],
-    ring: &KeyRing,
-) -> Result<(), MasterError> {
-    let again = Keystore::parse(keystore.to_text().as_bytes()).map_err(KeystoreError::from)?;
-    for protector in protectors {
-        let protector = std::slice::from_ref(protector);
-        if again.open(&unlock(protector, again.id(), again.stanzas())?)? != *ring {
-            return Err(RestoreError::NotUnlocked.into());
-        }
-    }
-    Ok(())
-}
-
 /// Gives the old file another name as well, and puts the new one in its place.
 fn replace(path: &Path, keystore: &Keystore, now: OffsetDateTime) -> Result<PathBuf, MasterError> {
     let lock = EditLock::take(path)?;
@@ -253,65 +234,6 @@ fn replace(path: &Path, keystore: &Keystore, now: OffsetDateTime) -> Result<Path
         return Err(error.into());
     }
     Ok(aside)
-}
-
-/// What keyrings hold for the keystore: taken back on failure, because the old keystore may need it.
-struct Entries<'a> {
-    keystore: Uuid,
-    protectors: &'a [Box<dyn Protector>],
-    /// What each of them gave for the old keystore.
-    before: Vec<Option<LockedKey>>,
-    wrapped: Vec<usize>,
-}
-
-impl<'a> Entries<'a> {
-    fn remember(protectors: &'a [Box<dyn Protector>], keystore: Uuid, found: &Found) -> Self {
-        let held = |protector: &dyn Protector| match found {
-            // Only what a keyring keeps can be overwritten; nobody is asked for a passphrase.
-            Found::Same(old) if KEYRINGS.contains(&protector.kind()) => {
-                let mut own = old.stanzas().iter().filter(|stanza| protector.covers(stanza));
-                own.find_map(|stanza| protector.unwrap(keystore, stanza).ok().flatten())
-            }
-            Found::Same(_) | Found::Nothing | Found::Other => None,
-        };
-        let before = protectors.iter().map(|protector| held(protector.as_ref())).collect();
-        Self { keystore, protectors, before, wrapped: Vec::new() }
-    }
-
-    /// The last protector comes first: it is the passphrase, and a keyring is given nothing to keep
-    /// until one was entered.
-    fn wrap(&mut self, key: &LockedKey) -> Result<Vec<Stanza>, MasterError> {
-        let mut stanzas = Vec::new();
-        for (at, protector) in self.protectors.iter().enumerate().rev() {
-            self.wrapped.push(at);
-            stanzas.push(protector.wrap(self.keystore, key)?);
-        }
-        // In the file they stand in the order in which they are tried.
-        stanzas.reverse();
-        Ok(stanzas)
-    }
-
-    fn keep(mut self) {
-        self.wrapped.clear();
-    }
-}
-
-impl Drop for Entries<'_> {
-    fn drop(&mut self) {
-        for (protector, (at, before)) in self.protectors.iter().zip(self.before.iter().enumerate())
-        {
-            if !self.wrapped.contains(&at) {
-                continue;
-            }
-            let undone = match before {
-                Some(key) => protector.put_back(self.keystore, key),
-                None => protector.forget(self.keystore),
-            };
-            if let Err(error) = undone {
-                tracing::warn!(%error, "a keyring may hold a key of the keystore that was not made");
-            }
-        }
-    }
 }
 
 #[cfg(test)]

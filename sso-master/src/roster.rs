@@ -14,14 +14,14 @@ use std::{
     time::Duration,
 };
 
-use sso_core::clock::Clock;
+use sso_core::{clock::Clock, revocations::Revocations};
 use sso_proto::v1::ResealStatus;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use uuid::Uuid;
 
 pub use self::report::{Counted, Report};
-use crate::custody::Unlocked;
+use crate::{custody::Unlocked, keystore::State};
 
 /// How often a server reports when nothing changes.
 const REPORT: Duration = Duration::from_secs(2);
@@ -40,13 +40,15 @@ pub enum Kind {
 }
 
 /// What everybody has to hold, and who is excused.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Wanted<'a> {
     version: u64,
     epoch: u64,
     primary: Uuid,
     left_behind: &'a BTreeSet<String>,
-    revoked: &'a BTreeSet<String>,
+    revoked: &'a Revocations,
+    /// Of the generation that is handed out, hexadecimal.
+    fingerprint: Option<String>,
 }
 
 impl<'a> From<&'a Unlocked> for Wanted<'a> {
@@ -56,7 +58,12 @@ impl<'a> From<&'a Unlocked> for Wanted<'a> {
             epoch: unlocked.epoch,
             primary: unlocked.primary,
             left_behind: &unlocked.left_behind,
-            revoked: &unlocked.revoked_servers,
+            revoked: &unlocked.revocations,
+            fingerprint: unlocked
+                .generations
+                .iter()
+                .find(|entry| entry.state == State::Distributed)
+                .map(|entry| entry.fingerprint.to_string()),
         }
     }
 }
@@ -199,11 +206,11 @@ impl Roster {
 
     /// Whether a server that may have keys is there.
     #[must_use]
-    pub fn any_server(&self, revoked: &BTreeSet<String>) -> bool {
+    pub fn any_server(&self, revoked: &Revocations) -> bool {
         let now = self.clock.instant();
         self.book().iter().any(|((kind, name), entry)| {
             *kind == Kind::Server
-                && !revoked.contains(name)
+                && !revoked.is_revoked(name)
                 && entry.instances.values().any(|it| self.is_live(it, now))
         })
     }
@@ -217,11 +224,31 @@ impl Roster {
     /// What the servers say of the database, the newest count of each generation.
     #[must_use]
     pub fn facts(&self) -> Facts {
+        self.facts_where(false, |_, _| true)
+    }
+
+    /// The same of those servers alone that are there, and whose database goes by this epoch and its
+    /// primary; a generation is closed where all of them say so. What was said before is of a database
+    /// that may have been put back to an earlier time, and one of them may have a copy of it.
+    #[must_use]
+    pub fn facts_of(&self, epoch: u64, primary: Uuid) -> Facts {
+        let now = self.clock.instant();
+        self.facts_where(true, |instance, report| {
+            self.is_live(instance, now) && (report.epoch, report.primary) == (epoch, Some(primary))
+        })
+    }
+
+    fn facts_where(
+        &self,
+        closed_by_all: bool,
+        counts: impl Fn(&Instance, &Report) -> bool,
+    ) -> Facts {
         let mut facts = Facts::default();
         let book = self.book();
         let mut newest: BTreeMap<(u32, String), (Option<OffsetDateTime>, Duration)> =
             BTreeMap::new();
-        for (name, instance, report) in server_reports(&book) {
+        let reports = server_reports(&book);
+        for (name, instance, report) in reports.filter(|(_, it, report)| counts(it, report)) {
             facts.known |= report.epoch != 0 || !report.generations.is_empty();
             if report.epoch > facts.epoch {
                 facts.epoch = report.epoch;
@@ -230,9 +257,12 @@ impl Roster {
             let stamp = (report.counted_at, instance.reported);
             for counted in &report.generations {
                 let key = (counted.generation, counted.fingerprint.clone());
-                // What is closed stays closed, whoever has not noticed yet.
-                let closed =
-                    counted.closed || facts.generations.get(&key).is_some_and(|it| it.closed);
+                let closed = match facts.generations.get(&key) {
+                    None => counted.closed,
+                    Some(other) if closed_by_all => counted.closed && other.closed,
+                    // What is closed stays closed, whoever has not noticed yet.
+                    Some(other) => counted.closed || other.closed,
+                };
                 if newest.get(&key).is_none_or(|earlier| *earlier <= stamp) {
                     newest.insert(key.clone(), stamp);
                     facts.generations.insert(key.clone(), counted.clone());
@@ -251,6 +281,27 @@ impl Roster {
             }
         }
         facts
+    }
+
+    /// Revocations of servers of the settings, as the databases of the servers remember them.
+    #[must_use]
+    pub fn revocations(&self) -> Revocations {
+        let book = self.book();
+        let mut told = Revocations::default();
+        for (_, _, report) in server_reports(&book) {
+            let _ = told.take_revoked(&report.revocations);
+        }
+        told.iter()
+            .filter(|(name, _)| book.contains_key(&(Kind::Server, (*name).to_owned())))
+            .map(|(name, number)| (name.to_owned(), number))
+            .collect()
+    }
+
+    /// Names of the other masters that have not this version of this epoch.
+    #[must_use]
+    pub fn masters_without(&self, epoch: u64, version: u64) -> Vec<String> {
+        let behind = |it: &Standing| !it.live || it.epoch != epoch || it.version < version;
+        self.standings(Kind::Master).into_iter().filter(behind).map(|it| it.name).collect()
     }
 
     /// Why servers could not close this generation, of those who reported at `since` or later.
@@ -287,7 +338,7 @@ impl Roster {
         let book = self.book();
         let (mut missing, mut acknowledged) = (Vec::new(), false);
         for ((kind, name), entry) in book.iter() {
-            if *kind == Kind::Server && wanted.revoked.contains(name) {
+            if *kind == Kind::Server && wanted.revoked.is_revoked(name) {
                 continue;
             }
             let why = self.why_not(entry, wanted, now);

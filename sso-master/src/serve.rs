@@ -25,6 +25,7 @@ use crate::{
     backup::health,
     custody::{Custody, Unlocked},
     distribution::Distribution,
+    door::DoorLayer,
     error::MasterError,
     file::FileError,
     house::House,
@@ -220,6 +221,7 @@ async fn doors(
     health.set_serving::<MasterSecretServer<Distribution>>().await;
     let over_tls = transport()
         .layer(RecheckPeerLayer::new(Arc::clone(&tls), refuse_certificate))
+        .layer(DoorLayer::new(Arc::clone(house)))
         .add_routes(
             Routes::new(health_service).add_service(distribution).add_service(secret.clone()),
         )

@@ -10,7 +10,7 @@ use std::{
 use serde::Deserialize;
 use sso_core::{
     connector::check_address,
-    peer::CertificateRule,
+    peer::{CertificateRule, PeerCertificate, RuleMatch},
     process::ProcessSettings,
     settings::{SettingsError, base_of, load, resolve},
     telemetry::TelemetrySettings,
@@ -282,6 +282,17 @@ impl Settings {
     ) -> Result<Vec<Box<dyn Protector>>, ProtectorError> {
         sso_protector::protectors(&self.protector, skip_unusable)
     }
+}
+
+/// What stands beside the first rule that the certificate fits; `None` when that rule, or one before,
+/// cannot say whose it is.
+pub(crate) fn first_match<'r, T>(
+    rules: impl Iterator<Item = (T, &'r CertificateRule)>,
+    certificate: &PeerCertificate,
+) -> Option<T> {
+    let mut decided = rules.map(|(what, rule)| (what, rule.matches(certificate)));
+    let decided = decided.find(|(_, found)| *found != RuleMatch::No);
+    decided.filter(|(_, found)| *found != RuleMatch::Ambiguous).map(|(what, _)| what)
 }
 
 impl BackupSettings {

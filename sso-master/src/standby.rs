@@ -1,11 +1,7 @@
 //! The other masters. Every master watches every other one: who is not the primary takes over what
 //! the primary has, and a primary that hears of a higher epoch steps down.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use sso_core::{
     connector::{ClientTls, ConnectOptions, connect_channel, transport_reason},
@@ -21,7 +17,6 @@ use sso_proto::{
         master_secret_client::MasterSecretClient,
     },
 };
-use time::OffsetDateTime;
 use tonic::{Status, transport::Channel};
 use uuid::Uuid;
 
@@ -53,75 +48,6 @@ const LARGEST_ANSWER: usize = 4 << 20;
 /// A way to another master.
 pub(crate) type Client = MasterSecretClient<Channel>;
 
-/// Another master, as its heartbeats say.
-#[derive(Clone, Debug, Default)]
-pub struct KnownMaster {
-    /// Its copy of the keystore.
-    pub member: Option<Uuid>,
-    /// Whom it takes for the primary.
-    pub primary: Option<Uuid>,
-    /// Its epoch.
-    pub epoch: u64,
-    /// The version of its keystore.
-    pub version: u64,
-    /// When it last said something.
-    pub heard_at: Option<OffsetDateTime>,
-    heard: Option<Duration>,
-    /// How long it may be silent.
-    patience: Duration,
-    /// Why it is not reached, or not followed; empty while all is well.
-    pub last_error: String,
-}
-
-impl KnownMaster {
-    /// Whether it takes itself for the primary.
-    #[must_use]
-    pub fn is_primary(&self) -> bool {
-        self.member.is_some() && self.member == self.primary
-    }
-}
-
-/// The other masters of the settings, by name.
-#[derive(Debug)]
-pub struct Peers(Mutex<BTreeMap<String, KnownMaster>>);
-
-impl Peers {
-    /// Nothing was heard of any of them.
-    #[must_use]
-    pub fn new(names: impl IntoIterator<Item = String>) -> Self {
-        Self(Mutex::new(names.into_iter().map(|name| (name, KnownMaster::default())).collect()))
-    }
-
-    /// What is known of each.
-    #[must_use]
-    pub fn all(&self) -> BTreeMap<String, KnownMaster> {
-        self.known().clone()
-    }
-
-    /// The name of the master with this copy of the keystore.
-    #[must_use]
-    pub fn name_of(&self, member: Uuid) -> Option<String> {
-        let known = self.known();
-        known.iter().find(|(_, it)| it.member == Some(member)).map(|(name, _)| name.clone())
-    }
-
-    /// The highest epoch that any of them has.
-    #[must_use]
-    pub fn highest_epoch(&self) -> u64 {
-        self.known().values().map(|it| it.epoch).max().unwrap_or_default()
-    }
-
-    fn edit(&self, name: &str, edit: impl FnOnce(&mut KnownMaster)) {
-        if let Some(known) = self.known().get_mut(name) {
-            edit(known);
-        }
-    }
-
-    fn known(&self) -> MutexGuard<'_, BTreeMap<String, KnownMaster>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// Why this master is on standby and does not follow; `None` when it follows, or is the primary.
 #[must_use]
 pub fn not_following(house: &House) -> Option<String> {
@@ -134,9 +60,7 @@ pub fn not_following(house: &House) -> Option<String> {
     let Some((name, known)) = peers.iter().find(|(_, known)| known.member == Some(primary)) else {
         return Some("not following: the primary was not heard of".to_owned());
     };
-    let now = house.clock.instant();
-    let silent = known.heard.is_none_or(|at| now.saturating_sub(at) > known.patience);
-    if silent || !known.last_error.is_empty() {
+    if known.is_silent(house.clock.instant()) || !known.last_error.is_empty() {
         let why = if known.last_error.is_empty() { "it is silent" } else { &known.last_error };
         return Some(format!("not following {name}: {why}"));
     }
@@ -154,7 +78,9 @@ pub(crate) fn client(peer: &PeerEntry, tls: &Arc<TlsReloader>) -> Result<Client,
         keepalive_interval: KEEPALIVE,
         keepalive_timeout: KEEPALIVE,
     };
-    let channel = connect_channel(&peer.url, ClientTls::from(Arc::clone(tls)), options)?;
+    // The rule by which its calls are known is also the one by which its answers are.
+    let tls = ClientTls::from(Arc::clone(tls)).only([peer.certificate.clone()]);
+    let channel = connect_channel(&peer.url, tls, options)?;
     Ok(MasterSecretClient::new(channel).max_decoding_message_size(LARGEST_ANSWER))
 }
 
@@ -240,7 +166,7 @@ async fn watch(
             }
         };
         let Some(beat) = beat else { return Ok(()) };
-        patience = Duration::from_millis(u64::from(beat.interval_ms)) * 3 + LATE;
+        patience = patience_for(&beat);
         note(house, peer, &beat)?;
         take_over(house, peer, client, &beat).await?;
         *heard = true;
@@ -268,8 +194,19 @@ fn own_report(house: &House) -> ReportRequest {
         held_epoch: unlocked.epoch,
         primary: unlocked.primary.to_string(),
         program_version: env!("CARGO_PKG_VERSION").to_owned(),
+        held_fingerprints: unlocked
+            .generations
+            .iter()
+            .filter(|entry| entry.state != State::Destroyed)
+            .map(|entry| entry.fingerprint.to_string())
+            .collect(),
         ..ReportRequest::default()
     }
+}
+
+/// How long whoever sent this heartbeat may be silent from then on.
+fn patience_for(beat: &Heartbeat) -> Duration {
+    Duration::from_millis(u64::from(beat.interval_ms)) * 3 + LATE
 }
 
 /// Notes what another master says of itself.
@@ -281,16 +218,13 @@ fn note(house: &House, peer: &PeerEntry, beat: &Heartbeat) -> Result<(), String>
             beat.keystore_id
         ));
     }
-    let (now, wall) = (house.clock.instant(), house.clock.now());
     let primary = Uuid::try_parse(&beat.primary).ok();
     house.peers.edit(&peer.name, |known| {
         known.member = Uuid::try_parse(&beat.member).ok();
         known.primary = primary;
         known.epoch = beat.epoch;
         known.version = beat.version;
-        known.heard = Some(now);
-        known.heard_at = Some(wall);
-        known.patience = Duration::from_millis(u64::from(beat.interval_ms)) * 3 + LATE;
+        known.heard_from(&house.clock, patience_for(beat));
     });
     house.hear(Kind::Master, beat.epoch, primary, &peer.name);
     Ok(())
@@ -323,8 +257,12 @@ async fn take_over(
         );
     }
     if now.epoch != unlocked.epoch {
-        let event = Event::MasterChanged.number();
-        tracing::info!(event, primary = peer.name, epoch = now.epoch, "follows another primary");
+        tracing::info!(
+            event = Event::MasterChanged.number(),
+            primary = peer.name,
+            epoch = now.epoch,
+            "follows another primary"
+        );
     }
     for (generation, fingerprint) in adopted.lost {
         tracing::warn!(

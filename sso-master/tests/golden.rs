@@ -119,7 +119,7 @@ fn a_keystore_of_version_2_opens() {
     let kept: Vec<_> = opened.kept().into_iter().map(|(it, _)| it.number()).collect();
     assert_eq!((kept, opened.active), (vec![2, 3, 4, 5], generation(4)));
     assert_eq!((opened.distributed_in, opened.reseal_rows_per_second), (Some(8), 250));
-    assert_eq!(opened.revoked_servers, BTreeSet::from(["sso-server-9".to_owned()]));
+    assert_eq!(opened.revocations.iter().collect::<Vec<_>>(), [("sso-server-9", 1)]);
     assert_eq!(opened.left_behind, BTreeSet::from(["sso-server-3".to_owned()]));
 }
 

@@ -169,6 +169,12 @@ fn officers_and_holders_of_shares_restore_too() {
 
     let restored = shown(&host.run(&[&RESTORE[..], &["--share", "one", "three"]].concat()));
     assert!(restored.contains("generation 2 active") && restored.contains("epoch 4"), "{restored}");
+    assert!(!restored.contains("warning"), "{restored}");
     let again = shown(&host.run(&[&RESTORE[..], &["--officer-key=officer"]].concat()));
     assert!(again.contains("epoch 5") && again.contains("kept aside"), "{again}");
+    // An envelope says nothing about who made the file.
+    let warning = again.lines().find(|line| line.starts_with("warning")).unwrap();
+    for part in ["nothing here proves who made", "e6aadcaef50eb720", "a2b73d45b5c6434f"] {
+        assert!(warning.contains(part), "{warning}");
+    }
 }

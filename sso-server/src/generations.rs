@@ -12,20 +12,28 @@ use crate::{
     storage::{Admission, Change, CloseOutcome, Storage, StorageError, Transaction},
 };
 
-/// Asks the database whether a key ring may be used, and has it remember what the ring brings: the
-/// keystore, the epoch, new generations, revoked servers. All of that or nothing.
+/// How far the clock may be behind the newest report in the database: clocks of servers differ.
+const SET_BACK: time::Duration = time::Duration::MINUTE;
+
+/// Asks the database whether this server may use a key ring, and has it remember what the ring brings:
+/// the keystore, the epoch, new generations, revocations. All of that or nothing.
 ///
 /// # Errors
-/// `MASTER_SECRET_FOREIGN`, `MASTER_OUTDATED`; others when the database cannot answer now.
+/// `MASTER_SECRET_FOREIGN`, `MASTER_OUTDATED`; `MASTER_SECRET_REVOKED` where the database remembers a
+/// revocation that the master has not heard of; others when the database cannot answer now.
 pub async fn admit(
     storage: &Storage,
     clock: &Clock,
+    server: &str,
     offered: &OfferedKeyRing,
 ) -> Result<(), Error> {
     let mut transaction = storage.begin().await?;
     let new = admitted(&mut transaction, clock, offered).await?;
     let now = clock.now();
-    transaction.set_revoked_servers(&offered.revoked_servers, now).await?;
+    let known = transaction.note_revocations(&offered.revocations, now).await?;
+    if known.is_revoked(server) {
+        return Err(revoked(server));
+    }
     let mut system = transaction.lock_system().await?.ok_or_else(no_system)?;
     let moved = system.global.secret_server != offered.master;
     if moved {
@@ -48,22 +56,28 @@ pub async fn admit(
 }
 
 /// The same for keys that this server kept over its restart, which no master vouches for now: besides,
-/// the right of this server must not have been revoked.
+/// its clock must not have been set back.
 ///
 /// # Errors
-/// As [`admit`]; `MASTER_SECRET_REVOKED`.
+/// As [`admit`]; `MASTER_SECRET_EXPIRED` when the clock is behind the reports of the servers.
 pub async fn admit_kept(
     storage: &Storage,
     clock: &Clock,
     server: &str,
     offered: &OfferedKeyRing,
 ) -> Result<(), Error> {
-    if storage.revoked_servers().await?.contains(server) {
+    if storage.revocations().await?.is_revoked(server) {
+        return Err(revoked(server));
+    }
+    // Whoever sets the clock back would make the lease of the kept keys longer.
+    let servers = storage.servers().await?;
+    let (now, known) = (clock.now(), servers.iter().map(|server| server.last_seen_at).max());
+    if let Some(known) = known.filter(|known| *known > now + SET_BACK) {
         let message = format!(
-            "the right of {server} to the master secret was revoked, so the keys it kept are not \
-             used; `sso server readmit {server}` gives it back"
+            "the clock of this server says {now}, and the database knows a report of {known}: the kept \
+             keys are not used before the clock is right"
         );
-        return Err(Error::new(Reason::MasterSecretRevoked, message));
+        return Err(Error::new(Reason::MasterSecretExpired, message));
     }
     let mut transaction = storage.begin().await?;
     let new = admitted(&mut transaction, clock, offered).await?;
@@ -139,6 +153,14 @@ async fn admitted(
         }
         Admission::Outdated(why) => Err(Error::new(Reason::MasterOutdated, why)),
     }
+}
+
+fn revoked(server: &str) -> Error {
+    let message = format!(
+        "the right of {server} to the master secret was revoked, as the database remembers; `sso server \
+         readmit {server}` gives it back"
+    );
+    Error::new(Reason::MasterSecretRevoked, message)
 }
 
 fn no_system() -> Error {

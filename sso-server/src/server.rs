@@ -136,12 +136,14 @@ pub async fn run(settings: Settings, metrics: Metrics) -> Result<(), ServerError
         "{}: starting; the database has not answered yet",
         Reason::DatabaseUnavailable.as_str()
     );
-    let starting = Readiness { reasons: vec![opening] };
+    let starting = (Readiness { reasons: vec![opening] }, Vec::new());
     let (readiness, observed) = tokio::sync::watch::channel(starting);
     let published = Arc::new(OnceLock::<Assertions>::new());
     if let Some(operations) = operations {
         let assertions = Arc::clone(&published);
-        let pages = Pages::new(move || observed.borrow().clone())
+        let warned = observed.clone();
+        let pages = Pages::new(move || observed.borrow().0.clone())
+            .with_warnings(move || warned.borrow().1.clone())
             .with_json(KEY_SET, move || assertions.get()?.key_set().ok());
         let stop = stages.stop();
         tasks.spawn(async move {
@@ -281,7 +283,7 @@ async fn build(
         &ClientTls::from(Arc::clone(&tls)),
         clock.clone(),
         beginning(settings, &storage, &clock, system.keystore_id).await?,
-        admission(storage.clone(), clock.clone(), settings.master.addresses().join(", ")),
+        admission(storage.clone(), clock.clone(), settings),
     )?;
     let started_at = clock.now();
     let assertions =
@@ -385,7 +387,7 @@ async fn beginning(
         return Ok(Beginning { keystore, ..Beginning::default() });
     };
     let server = settings.name.clone();
-    let revoked = storage.revoked_servers().await?.contains(&server);
+    let revoked = storage.revocations().await?.is_revoked(&server);
     let owner = CacheOwner { server: server.clone(), keystore, revoked };
     let its_clock = clock.clone();
     // Protectors block.
@@ -403,12 +405,13 @@ async fn beginning(
 
 /// Asks the database before keys are used: those of another keystore would seal values that nobody
 /// could open later, and those of an earlier epoch what another master closed.
-fn admission(storage: Storage, clock: Clock, masters: String) -> AdmitKeyRing {
+fn admission(storage: Storage, clock: Clock, settings: &Settings) -> AdmitKeyRing {
+    let (server, masters) = (settings.name.clone(), settings.master.addresses().join(", "));
     Box::new(move |offered| {
-        let (storage, clock) = (storage.clone(), clock.clone());
+        let (storage, clock, server) = (storage.clone(), clock.clone(), server.clone());
         // Global info names all masters of the settings, so that it does not change with each of them.
         let offered = OfferedKeyRing { master: masters.clone(), ..offered };
-        Box::pin(async move { generations::admit(&storage, &clock, &offered).await })
+        Box::pin(async move { generations::admit(&storage, &clock, &server, &offered).await })
     })
 }
 
@@ -445,11 +448,12 @@ async fn report(house: Arc<House>, master: Arc<MasterSecret>, stages: Shutdown) 
     }
 }
 
-/// Keeps readiness true: keys at hand and a database that answers, and not draining.
+/// Keeps readiness true: keys at hand and a database that answers, and not draining. Beside it what
+/// the keys warn of.
 async fn observe(
     master: Arc<MasterSecret>,
     storage: Storage,
-    readiness: tokio::sync::watch::Sender<Readiness>,
+    readiness: tokio::sync::watch::Sender<(Readiness, Vec<String>)>,
     reporter: tonic_health::server::HealthReporter,
     stages: Shutdown,
 ) {
@@ -485,7 +489,7 @@ async fn observe(
         };
         reporter.set_service_status("", serving).await;
         let pause = if reasons.is_empty() { HEALTH } else { HEALTH_WANTED };
-        readiness.send_replace(Readiness { reasons });
+        readiness.send_replace((Readiness { reasons }, master.warnings()));
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(pause) => {}

@@ -1,21 +1,27 @@
 //! Disks without a byte left: what cannot be kept is refused with a reason and in time, nothing is half
-//! done, and everything goes on when there is room again (SECURITY-CASES 40).
+//! done, and everything goes on when there is room again (threat-model.md, case 40).
 
 use std::{
     fs,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use sso_client::development::Probe;
-use sso_tests::system::eventually;
+use sso_proto::Reason;
+use sso_tests::{history::History, system::eventually};
+use tokio::runtime::Runtime;
 
 use crate::{
     administrator::{Desk, said},
-    place::{Kind, Place},
+    load::{self, Load},
+    place::{Kind, Place, SERVERS},
 };
 
 /// A refusal comes within this, whatever the disk does.
 const BOUND: Duration = Duration::from_secs(20);
+/// When there is room again, everybody works again within this.
+const RECOVERY: Duration = Duration::from_secs(30);
 
 fn set(place: &Place, value: &str) -> std::process::Output {
     let values = format!(r#"{{"Key":"{value}"}}"#);
@@ -28,9 +34,7 @@ fn a_change_that_the_full_disk_of_the_audit_cannot_keep_is_refused_in_time() {
     let mut place = Place::start(Kind::Sqlite).expect("SQLite is always there");
     place.system.create_application("Full", &["Key"]);
     assert!(set(&place, "before").status.success());
-    let Some((_, disk)) = place.disks.iter().find(|(name, _)| name.contains("audit")) else {
-        return;
-    };
+    let Some(disk) = place.disk("audit") else { return };
     disk.fill();
     // What was made before may be used up first.
     let refused = eventually("a refusal", BOUND, || {
@@ -52,9 +56,7 @@ fn a_change_that_the_full_disk_of_the_audit_cannot_keep_is_refused_in_time() {
     });
     assert!(revealed.contains("UNAVAILABLE"), "{revealed}");
     assert!(began.elapsed() < BOUND);
-    let Some((_, disk)) = place.disks.iter().find(|(name, _)| name.contains("audit")) else {
-        return;
-    };
+    let Some(disk) = place.disk("audit") else { return };
     disk.free();
     eventually("it goes on", BOUND, || set(&place, "after").status.success().then_some(()));
     let operations = place.system.server(1).operations();
@@ -66,9 +68,7 @@ fn a_change_that_the_full_disk_of_the_audit_cannot_keep_is_refused_in_time() {
 #[test]
 fn a_keystore_on_a_full_disk_is_byte_for_byte_what_it_was() {
     let place = Place::start(Kind::Sqlite).expect("SQLite is always there");
-    let Some((_, disk)) = place.disks.iter().find(|(name, _)| name.contains("keystore")) else {
-        return;
-    };
+    let Some(disk) = place.disk("keystore") else { return };
     let desk = Desk::of(&place.system);
     let keystore = disk.folder().join("keystore.json");
     let before = fs::read(&keystore).expect("the keystore");
@@ -91,4 +91,49 @@ fn a_keystore_on_a_full_disk_is_byte_for_byte_what_it_was() {
         .collect();
     assert!(left.is_empty(), "left of the attempts: {left:?}");
     desk.rotate().expect("with room it goes on");
+}
+
+/// The load goes on all the time: what is acknowledged is kept, and what cannot be kept is refused.
+#[test]
+fn writes_that_the_full_disk_of_postgresql_cannot_keep_are_refused_and_none_is_lost() {
+    let Some(place) = Place::start(Kind::Postgres) else { return };
+    let (Some(disk), Some(database)) = (place.disk("the database"), &place.database) else {
+        return;
+    };
+    let runtime = Runtime::new().expect("a runtime");
+    load::prepare(&place.system, &runtime, SERVERS);
+    let history = Arc::new(History::default());
+    let load = Load::start(&place.system, &runtime, SERVERS, &history);
+    let done_by_all = |since| {
+        eventually("everybody succeeds", RECOVERY, || {
+            load.workers().iter().all(|it| history.has_succeeded(it, since)).then_some(())
+        });
+    };
+    for dies in [false, true] {
+        done_by_all(history.now());
+        let full = history.now();
+        history.fault_begins("the disk of the database is full");
+        disk.fill();
+        // There is room in what was made before; without any for its log the server dies.
+        if dies {
+            database.exhaust_log();
+        }
+        let reasons = [Reason::DatabaseUnavailable, Reason::AuditUnavailable];
+        let refused = eventually("writes are refused", BOUND * 2, || {
+            let refused = history.refused_writes(full);
+            reasons.iter().any(|it| refused.contains_key(it.as_str())).then_some(refused)
+        });
+        disk.free();
+        database.wait_until_ready();
+        history.faults_end();
+        let free = history.now();
+        done_by_all(free);
+        println!("  full for {:?}, refused: {refused:?}", free.saturating_sub(full));
+    }
+    load.end(&runtime);
+    let deaths = database.log().matches("PANIC:").count();
+    println!("  {}; {deaths} deaths of PostgreSQL", history.figures());
+    assert!(deaths > 0, "{}", database.log());
+    let faulty = history.faulty(RECOVERY);
+    assert!(faulty.is_empty(), "{:#?}", &faulty[..faulty.len().min(20)]);
 }

@@ -9,7 +9,11 @@
 #[cfg(test)]
 mod administrator;
 #[cfg(test)]
+mod amid;
+#[cfg(test)]
 mod full_disk;
+#[cfg(test)]
+mod leaders;
 #[cfg(test)]
 mod load;
 #[cfg(test)]

@@ -1,20 +1,18 @@
 //! Who breaks things: one at a time, and mends them again.
 
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
+use std::{thread, time::Duration};
 
 use rand::{RngExt as _, rngs::StdRng, seq::IndexedRandom as _};
-use sso_tests::{history::History, proxy::Flow};
+use sso_tests::{history::History, postgres, proxy::Flow};
 
 use crate::{
-    administrator::{Desk, said},
+    administrator::Desk,
+    amid::{self, Victim},
     place::{Kind, LEASES, Place, SERVERS, set_clock},
 };
 
-/// How long a standby may take to be promoted: it has to have heard of the database.
-const PROMOTED_WITHIN: Duration = Duration::from_secs(20);
+/// A master that is busy with something else may refuse at first.
+const TRIES: u32 = 2;
 
 /// What can be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +31,10 @@ pub(crate) enum Fault {
     ClockJump,
     /// The primary dies, and the standby takes over.
     Promotion,
+    /// Somebody dies while the standby takes over; who, follows from the seed where it is not said.
+    AmidPromotion(Option<Victim>),
+    /// The same while the primary restores a generation that was destroyed.
+    AmidRestore(Option<Victim>),
 }
 
 /// What can be broken there.
@@ -44,11 +46,13 @@ pub(crate) fn faults(kind: Kind, place: &Place) -> Vec<Fault> {
         Fault::Partition,
         Fault::Split,
         Fault::Promotion,
+        Fault::AmidPromotion(None),
+        Fault::AmidRestore(None),
     ];
     if kind == Kind::Postgres {
         faults.extend([Fault::KillDatabase, Fault::SlowDatabase, Fault::CutDatabase]);
     }
-    if !place.disks.is_empty() {
+    if !place.disks().is_empty() {
         faults.push(Fault::FullDisk);
     }
     if !place.clocks.is_empty() {
@@ -70,6 +74,10 @@ pub(crate) fn strike(
     random: &mut StdRng,
 ) {
     println!("  {:>6.1} s {fault:?}", history.now().as_secs_f64());
+    // Nobody else destroys meanwhile.
+    let restores = matches!(fault, Fault::AmidRestore(_));
+    let _alone = restores.then(|| desk.destroys_alone());
+    let lost = if restores { (0..TRIES).find_map(|_| desk.lose(history)) } else { None };
     history.fault_begins(&format!("{fault:?}"));
     match fault {
         Fault::KillPrimary => {
@@ -130,11 +138,13 @@ pub(crate) fn strike(
             proxy.heal();
         }
         Fault::FullDisk => {
-            let (name, disk) = place.disks.choose(random).expect("a disk");
+            let (name, disk) = *place.disks().choose(random).expect("a disk");
             println!("           of {name}");
             disk.fill();
             wait(random, 300, 3000);
             disk.free();
+            // PostgreSQL dies of it, sooner or later, and its keeper starts it again.
+            place.database.iter().for_each(postgres::Server::wait_until_ready);
         }
         Fault::ClockJump => {
             let (name, clock) = place.clocks.choose(random).expect("a clock");
@@ -145,41 +155,31 @@ pub(crate) fn strike(
             wait(random, 500, 3000);
             set_clock(clock, 0);
         }
-        Fault::Promotion => promote(place, desk),
+        Fault::Promotion => {
+            let (old, new) = (desk.primary(), 1 - desk.primary());
+            kill_master(place, old);
+            amid::finish_promotion(desk, new);
+            start_master(place, old);
+        }
+        Fault::AmidPromotion(victim) => amid::promotion(place, desk, victim, random),
+        Fault::AmidRestore(victim) => match lost {
+            Some(backup) => amid::restore(place, desk, &backup, victim, random),
+            None => println!("           nothing was destroyed that could be restored"),
+        },
     }
     history.faults_end();
 }
 
-fn kill_master(place: &mut Place, which: usize) {
+pub(crate) fn kill_master(place: &mut Place, which: usize) {
     match which {
         0 => place.system.kill_master(),
         number => place.system.kill_standby(number),
     }
 }
 
-fn start_master(place: &mut Place, which: usize) {
+pub(crate) fn start_master(place: &mut Place, which: usize) {
     match which {
         0 => place.system.start_master(),
         number => place.system.start_standby(number),
     }
-}
-
-/// Refused promotions are right where the standby lacks what the database uses: then the primary has
-/// to come back.
-fn promote(place: &mut Place, desk: &Desk) {
-    let (old, new) = (desk.primary(), 1 - desk.primary());
-    kill_master(place, old);
-    let began = Instant::now();
-    while began.elapsed() < PROMOTED_WITHIN {
-        let output = desk.secret_at(new, "10s", &["promote", "--yes"]);
-        if output.status.success() {
-            desk.follow(new);
-            break;
-        }
-        let said = said(&output);
-        assert!(said.contains("PROMOTION_REFUSED"), "promote: {said}");
-        thread::sleep(Duration::from_millis(500));
-    }
-    println!("           to {}", desk.primary());
-    start_master(place, old);
 }

@@ -17,6 +17,8 @@ use sso_tests::{
 use tempfile::TempDir;
 
 pub(crate) const SERVERS: usize = 2;
+/// Mebibytes for the data of PostgreSQL.
+const DATABASE_DISK: u32 = 160;
 const TIMING: Timing = Timing {
     heartbeat_interval_ms: 300,
     poll_seconds: 2,
@@ -41,8 +43,8 @@ pub(crate) enum Kind {
 /// another one first.
 pub(crate) struct Place {
     /// The keystore of the first master, and SQLite with its audit. They are in the folder of the
-    /// system.
-    pub(crate) disks: Vec<(&'static str, Disk)>,
+    /// system; PostgreSQL has a disk of its own.
+    disks: Vec<(&'static str, Disk)>,
     pub(crate) system: System,
     /// Between each server and each master, the other masters included.
     pub(crate) ways: Vec<Proxy>,
@@ -65,7 +67,7 @@ impl Place {
             Kind::Sqlite => Database::Sqlite,
             Kind::Postgres => {
                 let options = postgres::Options { tcp: true, fsync: true };
-                let started = postgres::Server::start(options)?;
+                let started = postgres::Server::start_on(Some(DATABASE_DISK), options)?;
                 let url = started.database();
                 let (before, after) = url.split_once("@127.0.0.1:").expect("an address");
                 let (port, name) = after.split_once('/').expect("a name");
@@ -162,12 +164,34 @@ impl Place {
         }
     }
 
+    /// Everything that can be filled.
+    pub(crate) fn disks(&self) -> Vec<(&'static str, &Disk)> {
+        let database = self.database.as_ref().and_then(postgres::Server::disk);
+        let own = self.disks.iter().map(|(name, disk)| (*name, disk));
+        own.chain(database.map(|disk| ("the database", disk))).collect()
+    }
+
+    /// The disk with this in its name.
+    pub(crate) fn disk(&self, name: &str) -> Option<&Disk> {
+        self.disks().into_iter().find(|(it, _)| it.contains(name)).map(|(_, disk)| disk)
+    }
+
+    /// The keystores of the masters.
+    pub(crate) fn keystores(&self) -> [PathBuf; 2] {
+        let folder = self.system.folder();
+        let first = match self.disk("keystore") {
+            Some(disk) => disk.folder().join("keystore.json"),
+            None => folder.join("keystore.json"),
+        };
+        [first, folder.join("sso-standby-1.json")]
+    }
+
     /// Everything passes, is free and shows the right time.
     pub(crate) fn mend(&mut self) {
         for proxy in self.ways.iter().chain(&self.before_database) {
             proxy.heal();
         }
-        for (_, disk) in &self.disks {
+        for (_, disk) in self.disks() {
             disk.free();
         }
         for (_, clock) in &self.clocks {

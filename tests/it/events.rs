@@ -80,7 +80,6 @@ enum Instead {
     None(&'static str),
 }
 
-const ROTATION: &str = "rotation and restore of the master secret";
 const SYNCHRONISATION: &str = "password synchronisation";
 
 fn instead(number: u32) -> Option<Instead> {
@@ -97,21 +96,10 @@ fn instead(number: u32) -> Option<Instead> {
         10832 => Instead::Event(Event::SchemaIncompatible),
         10837 | 10838 => No("the database has the name that its administrator gave it"),
         10565 => Instead::Event(Event::MasterSecretLocked),
-        10522..=10524 | 10528 | 10562 | 10547 | 10814 => Later(ROTATION),
         10555 => Instead::Event(Event::MasterSecretRefused),
-        10561 | 10759 => Exit(
-            "1 of `sso-master init`: the file of the backup is private, whatever the file system",
-        ),
-        10564 => Exit("1 of `sso-master backup verify`: not a backup"),
-        10589 => No("there is no master secret without a backup that was opened again"),
-        10766 | 10771 => {
-            No("`sso-master` is the command, and the rights on its keystore decide who runs it")
-        }
-        10779 => Exit("1 of `sso-master backup verify`: wrong password"),
-        10784 => Exit("1 of `sso-master`: the file cannot be opened"),
-        10836 | 10839 | 10840 => {
-            Exit("1 of `sso-master init`: password or reminder of a wrong length")
-        }
+        10561 | 10759 => No("the file of a backup is private, whatever the file system"),
+        10784 => Exit("1 of `sso` and `sso-master`: the file cannot be opened"),
+        10839 => Refused(Reason::BackupReminderInvalid),
         10843 => Refused(Reason::MasterSecretMissing),
         10552..=10554 | 10600 => Refused(Reason::MethodNotListed),
         10653..=10655 | 11024 | 11063 => Later(SYNCHRONISATION),
@@ -189,7 +177,7 @@ fn answer(number: u32) -> String {
 fn events() {
     let mut text = String::from(
         "# Events\n\n\
-         What the programs log, under the numbers of the reference product. A line of the log has its number in the field\n\
+         What the programs log, under the numbers of the reference product, and from 11101 on what that one has no event for. A line of the log has its number in the field\n\
          `event`; with `telemetry.log_format = \"json\"` it is easily searched. The severity is the level of the line. Numbers and\n\
          names are stable.\n\n\
          ## Logged\n\n\

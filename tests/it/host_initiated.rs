@@ -212,7 +212,7 @@ fn credentials_that_are_too_large_are_refused_before_anything_is_looked_up() {
     });
 }
 
-/// SECURITY-CASES 18.
+/// threat-model.md, case 18.
 #[test]
 fn who_proves_nothing_is_not_told_whether_the_external_user_is_known() {
     on_each_database(|system, runtime| {
@@ -279,7 +279,7 @@ fn where_there_is_nothing_to_compare_nothing_is_proved() {
     });
 }
 
-/// SECURITY-CASES 37.
+/// threat-model.md, case 37.
 #[test]
 fn without_validation_the_word_of_the_host_is_taken_with_a_warning_each_time() {
     on_each_database(|system, runtime| {

@@ -6,11 +6,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use sso_server::storage::SealedTable;
+
 /// Longest file that two people can still share.
 const LONGEST_FILE: usize = 600;
 
-/// Floors of sso-server. A room imports from its own floor and those below.
-const FLOORS: [(u8, &[&str]); 6] = [
+/// Rooms by floor. A room imports from its own floor and those below.
+type Floors = &'static [(u8, &'static [&'static str])];
+
+const SERVER_FLOORS: Floors = &[
     (6, &["main", "lib", "server", "settings"]),
     (5, &["api", "house"]),
     (
@@ -50,6 +54,19 @@ const FLOORS: [(u8, &[&str]); 6] = [
     (1, &["model", "error"]),
 ];
 
+const MASTER_FLOORS: Floors = &[
+    (7, &["main", "lib", "serve", "door"]),
+    (6, &["distribution", "rotation", "standby", "secret", "join"]),
+    (5, &["house"]),
+    (4, &["backup", "protectors", "roster", "peers", "transfer", "init", "restore"]),
+    (3, &["custody", "stanzas"]),
+    (2, &["keystore"]),
+    (1, &["file", "settings", "error"]),
+];
+
+/// Has the errors of every room, so that the program ends with one of them.
+const ALL_ERRORS: &str = "sso-master/src/error.rs";
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
 }
@@ -75,9 +92,16 @@ pub(crate) struct Source {
 impl Source {
     /// Lines of code with their numbers: no comments, nothing from the tests at the end on.
     pub(crate) fn code(&self) -> impl Iterator<Item = (usize, &str)> {
+        let next = self.text.lines().skip(1).chain([""]);
         (1..)
-            .zip(self.text.lines())
-            .take_while(|(_, line)| !line.starts_with("#[cfg(test)]"))
+            .zip(self.text.lines().zip(next))
+            .take_while(|(_, (line, next))| {
+                // Tests in a file of their own are only named here, above the code.
+                !line.starts_with("#[cfg(test)]")
+                    || !next.starts_with("mod ")
+                    || !next.ends_with('{')
+            })
+            .map(|(number, (line, _))| (number, line))
             .filter(|(_, line)| !line.trim_start().starts_with("//"))
     }
 
@@ -105,7 +129,11 @@ impl Source {
 
     /// The top-level room of sso-server that the file is or belongs to.
     fn server_room(&self) -> Option<&str> {
-        let inside = self.path.strip_prefix("sso-server/src/")?;
+        self.room("sso-server/src/")
+    }
+
+    fn room(&self, part: &str) -> Option<&str> {
+        let inside = self.path.strip_prefix(part)?;
         inside.split('/').next()?.split('.').next()
     }
 }
@@ -202,17 +230,23 @@ fn only_settings_rooms_read_the_environment() {
 
 #[test]
 fn nothing_imports_upward() {
-    let floor = |room: &str| {
-        FLOORS.iter().find(|(_, rooms)| rooms.contains(&room)).map(|(floor, _)| *floor)
-    };
     let mut found = Vec::new();
-    for source in sources("sso-server/src/") {
-        let room = source.server_room().expect("a room");
-        let own = floor(room).unwrap_or_else(|| panic!("{}: on which floor is it?", source.path));
-        let code: Vec<_> = source.code().map(|(_, line)| line).collect();
-        for used in rooms_used(&code.join("\n")) {
-            if floor(&used).is_some_and(|used| used > own) {
-                found.push(format!("{} uses {used}", source.path));
+    for (part, floors) in [("sso-server/src/", SERVER_FLOORS), ("sso-master/src/", MASTER_FLOORS)] {
+        let floor = |room: &str| {
+            floors.iter().find(|(_, rooms)| rooms.contains(&room)).map(|(floor, _)| *floor)
+        };
+        for source in sources(part) {
+            let room = source.room(part).expect("a room");
+            let own =
+                floor(room).unwrap_or_else(|| panic!("{}: on which floor is it?", source.path));
+            if source.path == ALL_ERRORS {
+                continue;
+            }
+            let code: Vec<_> = source.code().map(|(_, line)| line).collect();
+            for used in rooms_used(&code.join("\n")) {
+                if floor(&used).is_some_and(|used| used > own) {
+                    found.push(format!("{} uses {used}", source.path));
+                }
             }
         }
     }
@@ -281,8 +315,9 @@ fn no_feature_changes_a_check() {
     });
 }
 
-/// A generator within a process has a state, which a copy of a virtual machine repeats (SECURITY-CASES
-/// 19). Every random number comes from the operating system, for each use anew.
+/// A generator within a process has a state, which a copy of a virtual machine repeats
+/// (threat-model.md, case 19). Every random number comes from the operating system, for each use
+/// anew.
 #[test]
 fn only_the_operating_system_gives_random_numbers() {
     let generators =
@@ -300,7 +335,8 @@ fn only_the_operating_system_gives_random_numbers() {
     }
 }
 
-/// Files are written and read by the command line, on the side of the caller (SECURITY-CASES 21).
+/// Files are written and read by the command line, on the side of the caller (threat-model.md,
+/// case 21).
 #[test]
 fn no_request_names_a_file() {
     use prost::Message as _;
@@ -368,6 +404,80 @@ fn every_migration_exists_for_both_databases() {
     let (sqlite, postgres) = (names("sqlite"), names("postgres"));
     assert_eq!(sqlite, postgres);
     assert!(!sqlite.is_empty());
+}
+
+/// Columns of bytes that are not sealed under the master secret: table, column and why.
+const NOT_SEALED: &[(&str, &str, &str)] = &[];
+
+/// A sealed column that is not in `SealedTable` would be forgotten by a rotation.
+#[test]
+fn every_sealed_column_is_sealed_again_by_a_rotation() {
+    for database in ["sqlite", "postgres"] {
+        let columns = columns(database);
+        let bytes = columns.iter().filter(|(_, column, kind)| {
+            ["BLOB", "BYTEA"].contains(&&**kind) || column.contains("sealed")
+        });
+        let named = |(table, column, _): &(String, String, String)| (table.clone(), column.clone());
+        let mut found: BTreeSet<_> = bytes.map(named).collect();
+        for (table, column, why) in NOT_SEALED {
+            let there = found.remove(&((*table).to_owned(), (*column).to_owned()));
+            assert!(there, "{database}: {table}.{column} ({why}) is no column of bytes any more");
+        }
+        let sealed = SealedTable::ALL.map(|table| (table.as_str().to_owned(), "sealed".to_owned()));
+        assert_eq!(
+            found,
+            BTreeSet::from(sealed),
+            "{database}: a sealed column needs a variant of SealedTable, any other one of bytes a \
+             row in NOT_SEALED"
+        );
+        for table in SealedTable::ALL.map(SealedTable::as_str) {
+            let counted = |it: &(String, String, String)| it.0 == table && it.1 == "generation";
+            assert!(
+                columns.iter().any(counted),
+                "{database}: {table} has no generation to count by"
+            );
+        }
+    }
+}
+
+/// Table, column and type of every column that a migration makes.
+fn columns(database: &str) -> Vec<(String, String, String)> {
+    let mut paths = Vec::new();
+    walk(&root().join("migrations").join(database), &mut paths);
+    let texts = paths.iter().map(|path| fs::read_to_string(path).expect("a migration"));
+    texts.flat_map(|text| columns_made(&text)).collect()
+}
+
+fn columns_made(migration: &str) -> Vec<(String, String, String)> {
+    let code = migration.lines().map(|line| line.split("--").next().unwrap_or_default());
+    let code = code.collect::<Vec<_>>().join("\n");
+    let mut made = Vec::new();
+    for statement in code.split(';') {
+        let split = |c: char| c.is_whitespace() || "(),\"".contains(c);
+        let words: Vec<_> = statement.split(split).filter(|word| !word.is_empty()).collect();
+        let skip = ["IF", "NOT", "EXISTS", "ONLY"];
+        let table = match &*words {
+            ["CREATE" | "ALTER", "TABLE", rest @ ..] => rest.iter().find(|it| !skip.contains(it)),
+            _ => None,
+        };
+        let Some(table) = table else { continue };
+        let kinds = ["BLOB", "BYTEA", "TEXT", "INTEGER", "BIGINT"];
+        for pair in words.windows(2) {
+            if kinds.contains(&pair[1]) {
+                made.push(((*table).to_owned(), pair[0].to_owned(), pair[1].to_owned()));
+            }
+        }
+    }
+    made
+}
+
+#[test]
+fn columns_are_seen_in_every_migration() {
+    let text = "-- BLOB\nCREATE TABLE a (\n    id TEXT NOT NULL, -- x BLOB\n    b BLOB\n) STRICT;\n\
+                ALTER TABLE c ADD COLUMN d BYTEA;\nCREATE INDEX e ON a (b);";
+    let made = columns_made(text);
+    let made: Vec<_> = made.iter().map(|(t, c, k)| (&**t, &**c, &**k)).collect();
+    assert_eq!(made, [("a", "id", "TEXT"), ("a", "b", "BLOB"), ("c", "d", "BYTEA")]);
 }
 
 #[test]

@@ -58,6 +58,89 @@ fn the_tests_of_the_threat_model_exist() {
     assert!(named > 40, "only {named} tests are named");
 }
 
+/// The blocks of a page in this language.
+fn blocks<'p>(page: &'p str, language: &str) -> Vec<&'p str> {
+    let begin = format!("```{language}\n");
+    let blocks = page.split(begin.as_str()).skip(1);
+    blocks.map(|block| block.split_once("```").expect("its end").0).collect()
+}
+
+/// Keys of the settings with what a program writes, and whose unit has to let it.
+const WRITTEN: [(&str, &[&str]); 6] = [
+    ("sso-master", &["keystore"]),
+    ("sso-master", &["administration", "socket"]),
+    ("sso-master", &["backup", "folder"]),
+    ("sso-server", &["listen_unix"]),
+    ("sso-server", &["master", "cache", "file"]),
+    ("sso-server", &["database", "url"]),
+];
+
+/// The folders that a unit under `ProtectSystem=strict` lets its program write.
+fn granted(unit: &str) -> Vec<std::path::PathBuf> {
+    assert!(unit.contains("\nProtectSystem=strict\n"), "{unit}");
+    let mut folders = Vec::new();
+    for line in unit.lines() {
+        let Some((key, value)) = line.split_once('=') else { continue };
+        let base = match key {
+            "StateDirectory" => "/var/lib",
+            "RuntimeDirectory" => "/run",
+            "ReadWritePaths" => "/",
+            _ => continue,
+        };
+        folders.extend(value.split(' ').map(|it| Path::new(base).join(it.trim_start_matches('-'))));
+    }
+    folders
+}
+
+/// Whoever follows the manual has programs that may write where it has them write.
+#[test]
+fn the_units_grant_what_the_manual_has_written() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let read = |name: &str| fs::read_to_string(root.join(name)).expect("a file of the project");
+    let mut found = BTreeSet::new();
+    for page in ["docs/operations.md", "docs/identity.md"] {
+        for block in blocks(&read(page), "toml") {
+            let block: toml::Value = toml::from_str(block).expect("TOML");
+            for (program, key) in WRITTEN {
+                let value = key.iter().try_fold(&block, |value, part| value.get(part));
+                let Some(path) = value.and_then(toml::Value::as_str) else { continue };
+                let path = path.strip_prefix("sqlite:").unwrap_or(path);
+                if !path.starts_with('/') {
+                    continue;
+                }
+                let granted = granted(&read(&format!("packaging/systemd/{program}.service")));
+                let may = granted.iter().any(|folder| Path::new(path).starts_with(folder));
+                assert!(may, "{page}: {program} may not write {path}, only below {granted:?}");
+                let _ = found.insert(key);
+            }
+        }
+    }
+    // All but the database, which is PostgreSQL there.
+    assert_eq!(found.len(), WRITTEN.len() - 1, "{found:?}");
+}
+
+/// What opens the keystore by hand does so as the service: systemd alone has its credentials, and a
+/// file that root made is of no use to it.
+#[test]
+fn the_manual_opens_the_keystore_as_the_service() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let page = fs::read_to_string(root.join("docs/operations.md")).expect("the page");
+    let opens = ["init", "restore", "protector", "check"].map(|verb| format!("sso-master {verb} "));
+    let blocks = blocks(&page, "sh");
+    let lines = blocks.iter().flat_map(|block| block.lines());
+    let mut seen = 0;
+    for line in lines.filter(|line| opens.iter().any(|verb| line.contains(verb))) {
+        assert!(line.contains("as_master sso-master "), "not as the service: {line}");
+        seen += 1;
+    }
+    assert!(seen > 5, "only {seen} commands");
+    let unit = fs::read_to_string(root.join("packaging/systemd/sso-master.service"));
+    let unit = unit.expect("the unit");
+    let credential = unit.lines().find(|line| line.starts_with("LoadCredential="));
+    let credential = credential.expect("a credential");
+    assert!(page.contains(&format!("--property={credential} ")), "{credential}");
+}
+
 /// Every metric that the code counts stands in the manual, and every one of the manual is counted.
 #[test]
 fn the_metrics_of_the_manual_are_counted() {
@@ -179,6 +262,9 @@ sso compat ssomanage -listapps all      # the same without a link
   external user first, if the mapping is missing, then one value for each field from field 1 on, up to the end of the input.
   Another number of lines is refused with exit code 2 and nothing is written; where the mapping exists, its own external user may
   stand in front all the same, so that a script may run twice. Secrets never stand in arguments.
+* `-generatesecret` and `-backupsecret` ask for a password, the password again and a reminder; without a terminal they read these
+  from the lines of standard input, the reminder last or left out. `-restoresecret` shows the reminder and asks for the password.
+  They go to the master secret server that the profile or `SSO_MASTER` names, on its own machine unless its settings allow more.
 * A file of mappings may have 64 MiB, others 4 MiB. Every element of a file has an outcome of its own: what is refused is
   reported with its line, the rest goes on, and the exit code is 1.
 

@@ -57,7 +57,7 @@ fn service_account() {
     play("service-account.sh");
 }
 
-/// SECURITY-CASES 15 and 34: from cold, with nothing but what the manual says one has.
+/// threat-model.md, cases 15 and 34: from cold, with nothing but what the manual says one has.
 #[test]
 fn disaster_recovery() {
     play("disaster-recovery.sh");

@@ -1,8 +1,10 @@
-//! The life of the master secret as a model: every order of the steps of masters, servers and database
-//! in small configurations, and what must hold after each of them. The words are those of the code.
+//! The life of the master secret as a model: every order of the steps of masters, servers and
+//! database in small configurations, and what must hold after each of them. The states are those
+//! of the code.
 //!
-//! `masters` and `servers` have the rules, `system` the steps, `seen` and `properties` what must hold. Each rule
-//! that the properties stand on is left out once, to show that the checker sees it.
+//! `masters` and `servers` have the rules, numbered as in docs/architecture.md, 'The life of a
+//! generation' and 'Who leads'; `system` has the steps, `seen` and `properties` what must hold.
+//! Every property is broken once by leaving a rule out, to show that the checker sees it.
 
 #[cfg(test)]
 mod masters;

@@ -1,22 +1,14 @@
 //! What a master keeps, and its rules: prepare, back up, distribute, activate, retire, destroy, promote,
 //! adopt, restore.
 
+use sso_master::keystore::State::{
+    self as GenerationState, Active, Destroyed, Distributed, Draining, Prepared, Retired,
+};
+
 use crate::system::{Broken, Facts, MASTERS, NUMBERS, SERVERS};
 
 /// Which secret bytes: every generated key is another one, whatever number it has.
 pub(crate) type Key = u8;
-
-/// The states of the code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum GenerationState {
-    Prepared,
-    Distributed,
-    Active,
-    Draining,
-    Retired,
-    Destroyed,
-}
-use GenerationState::{Active, Destroyed, Distributed, Draining, Prepared, Retired};
 
 /// One generation in a keystore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,6 +42,8 @@ pub(crate) struct Master {
     /// It heard of another primary of its epoch, or of a higher epoch.
     pub(crate) stepped_down: bool,
     pub(crate) facts: Option<Facts>,
+    /// Keys in keystores that it kept aside; a bit each.
+    pub(crate) aside: u8,
 }
 
 /// What a server gets.
@@ -125,7 +119,22 @@ impl Keystore {
 /// The rules. Each returns whether it was allowed, and has changed nothing where it was not.
 impl Master {
     pub(crate) fn running(keystore: Keystore) -> Self {
-        Self { up: true, keystore, acknowledged: 0, stepped_down: false, facts: None }
+        Self { up: true, keystore, acknowledged: 0, stepped_down: false, facts: None, aside: 0 }
+    }
+
+    /// Killed: what is left is what is on the disk.
+    pub(crate) fn killed(&self) -> Self {
+        Self { up: false, aside: self.aside, ..Self::running(self.keystore.clone()) }
+    }
+
+    /// In its keystore.
+    pub(crate) fn holds(&self, at: usize, key: Key) -> bool {
+        self.keystore.keys()[at] == Some(key)
+    }
+
+    /// In its keystore or aside.
+    pub(crate) fn keeps(&self, at: usize, key: Key) -> bool {
+        self.holds(at, key) || self.aside & 1 << key != 0
     }
 
     pub(crate) fn leads(&self, own: usize) -> bool {
@@ -189,7 +198,7 @@ impl Master {
         }
     }
 
-    /// Rule 4. Gives who was not waited for.
+    /// Rule 4. Gives who was not waited for; one server at least has it, whoever is left behind.
     pub(crate) fn activate(
         &mut self,
         own: usize,
@@ -200,9 +209,11 @@ impl Master {
         let at = self.keystore.at(Distributed).next()?;
         let keystore = &self.keystore;
         let mut missing = 0;
-        for server in (0..servers).map(server_bit) {
-            if broken != Some(Broken::Acknowledgements) && keystore.revoked & server == 0 {
-                missing |= server;
+        if broken != Some(Broken::Acknowledgements) {
+            let servers = (0..servers).map(server_bit).filter(|bit| keystore.revoked & bit == 0);
+            missing = servers.sum();
+            if missing & self.acknowledged == 0 {
+                return None;
             }
         }
         for peer in (0..masters).filter(|&peer| peer != own).map(master_bit) {
@@ -222,6 +233,13 @@ impl Master {
         self.keystore.left_behind = 0;
         self.acknowledged = 0;
         Some(left)
+    }
+
+    /// Rule 6: what the servers may be told to close.
+    pub(crate) fn is_closable(&self, at: usize, broken: Option<Broken>) -> bool {
+        let state = self.keystore.entries[at].map(|entry| entry.state);
+        matches!(state, Some(Draining | Retired))
+            || state == Some(Active) && broken == Some(Broken::Closable)
     }
 
     /// Rule 6: servers reported that these are closed.
@@ -247,17 +265,20 @@ impl Master {
         Some(entry.key)
     }
 
+    /// Whether it keeps every key that values may be sealed under.
+    pub(crate) fn is_complete(&self, facts: &Facts) -> bool {
+        let keys = self.keystore.keys();
+        (0..NUMBERS).all(|at| facts.open(at).is_none_or(|key| keys[at] == Some(key)))
+    }
+
     /// Rule 9, without force.
     pub(crate) fn promote(&mut self, own: usize, broken: Option<Broken>) -> bool {
-        let keystore = &mut self.keystore;
         let heard = self.facts.as_ref();
-        let held = |facts: &Facts| {
-            let keys = keystore.keys();
-            (0..NUMBERS).all(|at| facts.open(at).is_none_or(|key| keys[at] == Some(key)))
-        };
-        if !heard.is_some_and(held) && broken != Some(Broken::PromotionCheck) {
+        let complete = heard.is_some_and(|facts| self.is_complete(facts));
+        if !complete && broken != Some(Broken::PromotionCheck) {
             return false;
         }
+        let keystore = &mut self.keystore;
         keystore.epoch = keystore.epoch.max(heard.map_or(0, |facts| facts.epoch)) + 1;
         keystore.primary = u8::try_from(own).expect("few masters");
         keystore.version += 1;
@@ -267,8 +288,16 @@ impl Master {
         true
     }
 
-    /// Rule 9: the whole keystore of the primary.
-    pub(crate) fn adopt(&mut self, keystore: &Keystore) {
+    /// Rule 9: the whole keystore of the primary. Where a key is lost by it, the own one is kept
+    /// aside.
+    pub(crate) fn adopt(&mut self, keystore: &Keystore, broken: Option<Broken>) {
+        for (own, other) in self.keystore.entries.iter().zip(&keystore.entries) {
+            let own = own.filter(|own| own.state != Destroyed).map(|own| own.key);
+            let lost = own.filter(|own| other.is_none_or(|other| other.key != *own));
+            if broken != Some(Broken::Aside) {
+                self.aside |= lost.map_or(0, |key| 1 << key);
+            }
+        }
         self.keystore = keystore.clone();
         self.acknowledged = 0;
         self.stepped_down = false;
@@ -285,15 +314,21 @@ impl Master {
     }
 
     /// Rule 10.
-    pub(crate) fn restore(&mut self, document: &[Option<Key>; NUMBERS]) -> bool {
+    pub(crate) fn restore(
+        &mut self,
+        document: &[Option<Key>; NUMBERS],
+        broken: Option<Broken>,
+    ) -> bool {
         let entries = &mut self.keystore.entries;
         let foreign = |at: usize| {
             let (own, theirs) = (entries[at].map(|entry| entry.key), document[at]);
             own.is_some() && theirs.is_some() && own != theirs
         };
-        let new = |at: &usize| entries[*at].is_none() && document[*at].is_some();
+        let over = broken == Some(Broken::Foreign);
+        let missing = |at: usize| entries[at].is_none() && document[at].is_some();
+        let new = |at: &usize| missing(*at) || over && foreign(*at);
         let new: Vec<_> = (0..NUMBERS).filter(new).collect();
-        if (0..NUMBERS).any(foreign) || new.is_empty() {
+        if !over && (0..NUMBERS).any(foreign) || new.is_empty() {
             return false;
         }
         for at in new {

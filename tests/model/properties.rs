@@ -13,8 +13,9 @@ pub(crate) const REPLICATED: &str = "no row is lost with a master";
 pub(crate) const ADMITTED: &str = "servers can take the keys of the primary";
 pub(crate) const WRITABLE: &str = "the primary has a generation to write under";
 pub(crate) const RESTORABLE: &str = "what a promoted master lacks can be restored";
+pub(crate) const COMPLETE: &str = "who is promoted on what is true has every key in use";
 
-pub(crate) const ALWAYS: [&str; 9] = [
+pub(crate) const ALWAYS: [&str; 10] = [
     READABLE,
     BACKED_UP,
     ONE_PRIMARY,
@@ -24,6 +25,7 @@ pub(crate) const ALWAYS: [&str; 9] = [
     ADMITTED,
     WRITABLE,
     RESTORABLE,
+    COMPLETE,
 ];
 
 pub(crate) fn all() -> Vec<Property<Life>> {
@@ -38,6 +40,7 @@ pub(crate) fn all() -> Vec<Property<Life>> {
         always(ADMITTED, |_, state: &State| state.servers_can_take_the_keys_of_the_primary()),
         always(WRITABLE, |_, state: &State| state.the_primary_has_a_generation_to_write_under()),
         always(RESTORABLE, |_, state: &State| state.what_a_promoted_master_lacks_can_be_restored()),
+        always(COMPLETE, |_, state: &State| state.nobody_is_promoted_without_a_key_in_use()),
         Property::sometimes("rotated", |_, state: &State| state.has_rotated()),
         Property::sometimes("rotated twice", |_, state: &State| state.has_rotated_twice()),
         Property::sometimes("destroyed", |_, state: &State| state.has_destroyed()),

@@ -1,8 +1,9 @@
 //! What happened, and what it must never have come to.
 
+use sso_master::keystore::State as GenerationState;
+
 use crate::{
-    masters::{GenerationState, Key, Keystore, Master, Ring, master_bit, server_bit},
-    servers::Row,
+    masters::{Key, Keystore, Master, Ring, master_bit, server_bit},
     system::{EPOCHS, NUMBERS, State},
 };
 
@@ -25,6 +26,10 @@ pub(crate) struct Seen {
     pub(crate) refused_late: bool,
     pub(crate) resealed: bool,
     pub(crate) stepped_down: bool,
+    /// Keys were put back into a master that leads.
+    pub(crate) restored: bool,
+    /// Promoted without a key in use, although what it had heard was still true.
+    pub(crate) promoted_incomplete: bool,
 }
 
 impl Seen {
@@ -60,9 +65,8 @@ impl State {
 
     pub(crate) fn every_row_survives_the_loss_of_a_master(&self) -> bool {
         self.masters.iter().enumerate().all(|(master, it)| {
-            let keys = it.keystore.keys();
             self.database.rows.iter().all(|row| {
-                keys[row.generation] == Some(row.key)
+                it.keeps(row.generation, row.key)
                     || self.seen.excused[usize::from(row.key)] & master_bit(master) != 0
             })
         })
@@ -72,16 +76,19 @@ impl State {
         !self.seen.unbacked
     }
 
+    pub(crate) fn nobody_is_promoted_without_a_key_in_use(&self) -> bool {
+        !self.seen.promoted_incomplete
+    }
+
     pub(crate) fn no_two_primaries_are_admitted(&self) -> bool {
         !self.seen.two_primaries
     }
 
     /// The primary that the database follows has its key, and some master keeps it at least.
     pub(crate) fn no_row_has_lost_its_key(&self) -> bool {
-        let keeps = |it: &Master, row: &Row| it.keystore.keys()[row.generation] == Some(row.key);
         self.database.rows.iter().all(|row| {
-            self.masters.iter().any(|it| keeps(it, row))
-                && self.known_primary().is_none_or(|it| keeps(it, row))
+            self.masters.iter().any(|it| it.keeps(row.generation, row.key))
+                && self.known_primary().is_none_or(|it| it.holds(row.generation, row.key))
         })
     }
 
@@ -113,7 +120,8 @@ impl State {
         })
     }
 
-    /// Else nothing could be written any more.
+    /// Else nothing could be written any more. A master that was left behind and is given the
+    /// active key from a backup has it as a retired one: it has to rotate first.
     pub(crate) fn the_primary_has_a_generation_to_write_under(&self) -> bool {
         let open = |keystore: &Keystore, state| {
             keystore
@@ -123,6 +131,7 @@ impl State {
         self.known_primary().is_none_or(|it| {
             open(&it.keystore, GenerationState::Active)
                 || open(&it.keystore, GenerationState::Distributed)
+                || self.seen.restored
         })
     }
 

@@ -95,12 +95,13 @@ impl Database {
         !outdated && (0..NUMBERS).all(held)
     }
 
-    /// In every transaction that writes a sealed value.
+    /// Rule 5, in every transaction that writes a sealed value.
     pub(crate) fn hold_generation(&self, generation: usize, key: Key) -> bool {
         self.generations[generation].is_some_and(|known| !known.closed && known.key == key)
     }
 
-    /// Rule 6, in one transaction: nobody holds the row of the generation meanwhile.
+    /// Rule 6, in one transaction: nobody holds the row of the generation meanwhile. The code also
+    /// asks the database whether the master that wants it leads; the properties hold without that.
     pub(crate) fn close_generation(&mut self, at: usize, broken: Option<Broken>) -> bool {
         let left = self.rows.iter().any(|row| row.generation == at);
         let Some(known) = self.generations[at].as_mut() else { return false };
@@ -111,7 +112,7 @@ impl Database {
         true
     }
 
-    /// A write of a caller.
+    /// Rule 5: a write of a caller.
     pub(crate) fn write(&mut self, writing: Writing, broken: Option<Broken>) -> bool {
         let Writing { row, generation, key, value } = writing;
         if !self.hold_generation(generation, key) && broken != Some(Broken::HoldGeneration) {
@@ -121,7 +122,7 @@ impl Database {
         true
     }
 
-    /// A batch of sealing again.
+    /// Rule 5: a batch of sealing again.
     pub(crate) fn reseal(&mut self, work: Work, broken: Option<Broken>) -> bool {
         let Some((row, read, generation, key)) = work.batch else { return false };
         let hold_work_lease = work.fencing == self.fencing || broken == Some(Broken::Fencing);

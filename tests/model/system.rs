@@ -3,10 +3,11 @@
 //! A step is one transaction or one change of a keystore. Messages are steps of their own, so they may
 //! be late or never come; a partition is a run in which they do not come.
 
+use sso_master::keystore::State as GenerationState;
 use stateright::{Model, Property};
 
 use crate::{
-    masters::{GenerationState, Key, Keystore, Master, master_bit, server_bit},
+    masters::{Key, Keystore, Master, master_bit, server_bit},
     seen::Seen,
     servers::{Database, Known, Lease, Row, Server, Work, Writing},
 };
@@ -40,6 +41,12 @@ pub(crate) enum Broken {
     Numbers,
     /// A generation is destroyed although the database has it open.
     OpenDestroyed,
+    /// Restoring puts the keys of a backup over others.
+    Foreign,
+    /// Who takes another keystore over keeps none of its own aside.
+    Aside,
+    /// A generation is closed although it is the active one.
+    Closable,
     /// Sealing again goes on under a work lease that another server has taken.
     Fencing,
 }
@@ -65,6 +72,8 @@ pub(crate) struct Bounds {
     pub(crate) leases: bool,
     /// The first primary is none of the masters: its machine is lost.
     pub(crate) primary_lost: bool,
+    /// It begins after a rotation that left the standby behind.
+    pub(crate) standby_behind: bool,
 }
 
 /// The whole.
@@ -228,7 +237,7 @@ impl Model for Life {
         let server = Server { held: Some((ring, Lease::Write)), ..Server::default() };
         let mut seen = Seen { backups: 1, acknowledged: vec![0; rows], ..Seen::default() };
         seen.document[0] = Some(0);
-        vec![State {
+        let mut state = State {
             masters: vec![
                 Master { facts: Some(Facts::of(&database)), ..Master::running(keystore) };
                 masters
@@ -237,7 +246,11 @@ impl Model for Life {
             database,
             seen,
             spent: Spent { keys: 1, ..Spent::default() },
-        }]
+        };
+        if self.bounds.standby_behind {
+            self.leave_the_standby_behind(&mut state);
+        }
+        vec![state]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
@@ -283,6 +296,24 @@ impl Model for Life {
 }
 
 impl Life {
+    fn leave_the_standby_behind(&self, state: &mut State) {
+        let (master, left_behind) = (0, master_bit(1));
+        let servers = || 0..self.bounds.servers;
+        let take = |server| [Action::Fetch { server, master }, Action::Admit { server }];
+        let mut steps = vec![
+            Action::Prepare { master },
+            Action::VerifyBackup { master },
+            Action::Distribute { master, left_behind },
+        ];
+        steps.extend(servers().flat_map(take));
+        steps.extend(servers().map(|server| Action::Report { server, master }));
+        steps.push(Action::Activate { master });
+        steps.extend(servers().flat_map(take));
+        for step in steps {
+            assert!(self.step(state, step), "{step:?}");
+        }
+    }
+
     fn actions_of_primary(&self, state: &State, master: usize, actions: &mut Vec<Action>) {
         if state.spent.keys < self.bounds.keys {
             actions.push(Action::Prepare { master });
@@ -318,9 +349,8 @@ impl Life {
             actions.push(Action::Fetch { server, master });
             actions.push(Action::Heartbeat { server, master });
             actions.push(Action::Report { server, master });
-            let keystore = &state.masters[master].keystore;
-            let draining = keystore.at(GenerationState::Draining);
-            let closing = draining.chain(keystore.at(GenerationState::Retired));
+            let closing =
+                (0..NUMBERS).filter(|&at| state.masters[master].is_closable(at, self.broken));
             actions.extend(closing.map(|generation| Action::Close { server, master, generation }));
         }
         if it.writing.is_some() {
@@ -380,7 +410,10 @@ impl Life {
                 seen.destroyed |= 1 << key;
                 true
             }
-            Action::Restore { master } => masters[master].restore(&seen.document),
+            Action::Restore { master } => {
+                seen.restored = true;
+                masters[master].restore(&seen.document, broken)
+            }
             Action::Revoke { master, server } => {
                 let keystore = &mut masters[master].keystore;
                 keystore.revoked |= server_bit(server);
@@ -395,7 +428,7 @@ impl Life {
                     return false;
                 }
                 seen.stepped_down |= usize::from(masters[to].keystore.primary) == to;
-                masters[to].adopt(&newest);
+                masters[to].adopt(&newest, broken);
                 true
             }
             Action::ReportOfPeer { from, to } => {
@@ -405,12 +438,14 @@ impl Life {
             }
             Action::Promote { master } => {
                 spent.promotions += 1;
-                masters[master].promote(master, broken)
+                let (it, facts) = (&mut masters[master], Facts::of(database));
+                let heard_the_truth = it.facts.as_ref() == Some(&facts);
+                seen.promoted_incomplete |= heard_the_truth && !it.is_complete(&facts);
+                it.promote(master, broken)
             }
             Action::KillMaster { master } => {
                 spent.crashes += 1;
-                let it = &mut masters[master];
-                *it = Master { up: false, ..Master::running(it.keystore.clone()) };
+                masters[master] = masters[master].killed();
                 true
             }
             Action::StartMaster { master } => {

@@ -16,16 +16,27 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Mounts one of so many mebibytes at a folder, which is made where it is missing; for its owner
+    /// Mounts one of so many mebibytes at a folder, which is made where it is missing; for this user
     /// alone.
     ///
     /// `None`, with a notice, where that is not possible: it takes root and a kernel that lets root
     /// mount. Panics then where `SSO_REQUIRE_FAULTS` is set to 1.
     #[must_use]
     pub fn mount(folder: &Path, mebibytes: u32) -> Option<Self> {
+        Self::mount_for(folder, mebibytes, (0, 0))
+    }
+
+    /// The same for another user and group alone.
+    ///
+    /// `None`, with a notice, where that is not possible: it takes root and a kernel that lets root
+    /// mount. Panics then where `SSO_REQUIRE_FAULTS` is set to 1.
+    #[must_use]
+    pub fn mount_for(folder: &Path, mebibytes: u32, owner: (u32, u32)) -> Option<Self> {
         fs::create_dir_all(folder).expect("a folder");
+        let (user, group) = owner;
+        let options = format!("size={mebibytes}m,mode=0700,uid={user},gid={group}");
         let done = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={mebibytes}m,mode=0700"), "tmpfs"])
+            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
             .arg(folder)
             .output();
         match done {

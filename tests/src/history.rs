@@ -193,6 +193,20 @@ impl History {
         })
     }
 
+    /// With which reasons writes were refused that began at `since` or later.
+    #[must_use]
+    pub fn refused_writes(&self, since: Duration) -> BTreeMap<String, usize> {
+        let mut reasons = BTreeMap::new();
+        for entry in self.entries().iter().filter(|entry| entry.began >= since) {
+            if let (Operation::Write { .. }, Outcome::Refused(reason)) =
+                (&entry.operation, &entry.outcome)
+            {
+                *reasons.entry(reason.clone()).or_default() += 1;
+            }
+        }
+        reasons
+    }
+
     /// The last thing that a worker did.
     #[must_use]
     pub fn last_of(&self, worker: &str) -> Option<Entry> {
@@ -200,7 +214,7 @@ impl History {
     }
 
     /// Everything that cannot be true, in words; empty when all is well. Within `grace` after the end
-    /// of a fault errors are allowed still, and after it every worker must have succeeded.
+    /// of a fault errors are allowed still, and after it none is.
     #[must_use]
     pub fn faulty(&self, grace: Duration) -> Vec<String> {
         let (entries, faults) = (self.entries(), self.faults());

@@ -6,7 +6,6 @@
 
 use std::{
     fs,
-    io::Read as _,
     os::unix::{fs::chown, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -21,6 +20,8 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use sso_client::development::ReservedPort;
 use tempfile::TempDir;
+
+use crate::disk::Disk;
 
 const PORT: u16 = 5432;
 const USER: &str = "sso";
@@ -45,7 +46,7 @@ cat >/dev/null
 rm -f "$folder/wanted"
 kill -QUIT "$(cat "$folder/pid")" 2>/dev/null
 wait "$keeper"
-rm -rf "$folder"
+rm -rf "$folder" 2>/dev/null
 "#;
 
 /// How a server is to run.
@@ -63,6 +64,7 @@ pub struct Server {
     bin: PathBuf,
     folder: PathBuf,
     port: Option<ReservedPort>,
+    disk: Option<Disk>,
     watchdog: Child,
 }
 
@@ -104,6 +106,13 @@ impl Server {
     /// Started as root, it runs as the user `postgres` or `nobody`: PostgreSQL refuses to be root.
     #[must_use]
     pub fn start(options: Options) -> Option<Self> {
+        Self::start_on(None, options)
+    }
+
+    /// The same with the data on a disk of so many mebibytes, where such can be mounted. Little room
+    /// for the write-ahead log is kept in advance there, so that a full disk is noticed soon.
+    #[must_use]
+    pub fn start_on(mebibytes: Option<u32>, options: Options) -> Option<Self> {
         let Some(bin) = binaries() else {
             absent();
             return None;
@@ -115,10 +124,15 @@ impl Server {
         }
         // From here on the watchdog removes it.
         let folder = folder.keep();
-        let data = folder.join("data");
+        let small = folder.join("disk");
+        let disk = mebibytes
+            .and_then(|mebibytes| Disk::mount_for(&small, mebibytes, owner.unwrap_or_default()));
+        // What fills the disk lies beside the data.
+        let data = disk.as_ref().map_or(&*folder, Disk::folder).join("data");
+        let segments = if mebibytes.is_some() { "1" } else { "16" };
         let made = as_owner(Command::new(bin.join("initdb")), owner)
-            .args(["--auth=trust", "--no-sync", "--no-locale", "--encoding=UTF8", "--username"])
-            .arg(USER)
+            .args(["--auth=trust", "--no-sync", "--no-locale", "--encoding=UTF8"])
+            .args(["--wal-segsize", segments, "--username", USER])
             .arg("--pgdata")
             .arg(&data)
             .current_dir(&folder)
@@ -139,6 +153,8 @@ impl Server {
             format!("full_page_writes={sync}"),
             "max_connections=300".to_owned(),
             "shared_buffers=32MB".to_owned(),
+            // Of a small disk the log may have a part only.
+            format!("max_wal_size={}MB", if mebibytes.is_some() { 16 } else { 1024 }),
         ] {
             command.args(["-c", &setting]);
         }
@@ -149,7 +165,7 @@ impl Server {
             .process_group(0)
             .spawn()
             .expect("the watchdog to start");
-        let server = Self { bin, folder, port, watchdog };
+        let server = Self { bin, folder, port, disk, watchdog };
         server.wait_until_ready();
         Some(server)
     }
@@ -207,7 +223,35 @@ impl Server {
         command
     }
 
-    fn wait_until_ready(&self) {
+    /// Writes to the write-ahead log until the server dies of having no room for it.
+    ///
+    /// # Panics
+    /// When there is room.
+    pub fn exhaust_log(&self) {
+        const MESSAGE: &str = "SELECT pg_logical_emit_message(false, 'full', repeat('x', 1000000))";
+        let write = || self.client("psql", &["-X", "-d", "postgres", "-c", MESSAGE]).output();
+        let died = (0..LOOKS).any(|_| !write().expect("psql to run").status.success());
+        assert!(died, "there is room for the log");
+    }
+
+    /// The disk with the data, where it is a small one.
+    #[must_use]
+    pub fn disk(&self) -> Option<&Disk> {
+        self.disk.as_ref()
+    }
+
+    /// What the server has logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        let log = fs::read(self.folder.join("log")).unwrap_or_default();
+        String::from_utf8_lossy(&log).into_owned()
+    }
+
+    /// Waits until the server answers.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn wait_until_ready(&self) {
         for _ in 0..LOOKS {
             let asked = self.client("pg_isready", &["-q", "-d", "postgres"]).status();
             if asked.expect("pg_isready to run").success() {
@@ -215,16 +259,16 @@ impl Server {
             }
             thread::sleep(Duration::from_millis(20));
         }
-        let mut log = String::new();
-        if let Ok(mut file) = fs::File::open(self.folder.join("log")) {
-            let _ = file.read_to_string(&mut log);
-        }
-        panic!("PostgreSQL does not start:\n{log}");
+        panic!("PostgreSQL does not start:\n{}", self.log());
     }
 
     fn end(&mut self) {
         drop(self.watchdog.stdin.take());
         let _ = self.watchdog.wait();
+        // The watchdog empties the disk, and cannot unmount it.
+        if self.disk.take().is_some() {
+            let _ = fs::remove_dir_all(&self.folder);
+        }
     }
 }
 
@@ -257,7 +301,7 @@ fn owner() -> Option<(u32, u32)> {
 
 /// The folder of the newest server programs installed.
 fn binaries() -> Option<PathBuf> {
-    const PROGRAMS: [&str; 4] = ["initdb", "postgres", "createdb", "pg_isready"];
+    const PROGRAMS: [&str; 5] = ["initdb", "postgres", "createdb", "pg_isready", "psql"];
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut folders: Vec<(u32, PathBuf)> = versions
         .filter_map(|entry| {

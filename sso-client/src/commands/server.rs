@@ -145,8 +145,21 @@ async fn revoke(args: RevokeArgs, service: &Service<'_>, output: &Output) -> Res
     let secret = service.connect_master(master.as_deref())?.secret();
     let revoked = secret.revoke_server(&name).await?;
     let by = time(revoked.forgotten_by.as_ref());
-    let document =
-        json!({ "name": name, "revoked": true, "told": revoked.told, "forgotten_by": by });
+    let unaware = &revoked.unaware_masters;
+    let document = json!({
+        "name": name, "revoked": true, "told": revoked.told, "forgotten_by": by,
+        "unaware_masters": unaware
+    });
+    if !unaware.is_empty() {
+        output.warn(
+            None,
+            &format!(
+                "{} has not heard of it yet and may still hand the keys out: stop it, or repair the way \
+                 to it",
+                unaware.join(", ")
+            ),
+        );
+    }
     output.document(&document, |output| {
         output.pairs(vec![
             ("server", name.clone()),

@@ -128,6 +128,7 @@ pub(super) fn server(
         text,
         "\n[database]\nurl = {}\n{}\
          \n[master]\nurls = [{}]\n\
+         certificates = [{{ san_uri = \"sso-master://*\" }}]\n\
          poll_seconds = {}\nread_lease_seconds = {}\nwrite_lease_seconds = {}\n",
         quoted(database.url),
         database

@@ -43,6 +43,9 @@ pub(super) struct Header {
     #[serde(with = "encoding::fingerprint")]
     pub(super) key: Fingerprint,
     pub(super) locks: Vec<Lock>,
+    /// A proof by each generation, in their order; none in the backups of earlier programs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) proofs: Vec<Base64>,
 }
 
 /// What stood in the clear in version 1.
@@ -128,6 +131,9 @@ pub(super) fn parse(content: &[u8]) -> Result<(Body, Base64), FormatError> {
     let (header, sealed) = document.whole()?;
     if header.locks.is_empty() || header.locks.len() > LOCKS_MAX {
         return Err(FormatError::damaged("it has no locks, or too many"));
+    }
+    if !header.proofs.is_empty() && header.proofs.len() != header.generations.len() {
+        return Err(FormatError::damaged("it has not one proof for each generation"));
     }
     Ok((Body::V2(header), sealed))
 }

@@ -8,6 +8,7 @@ use sso_proto::Event;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
+use super::CLOCKS_APART;
 use crate::{
     custody::{Custody, Unlocked},
     keystore::State,
@@ -57,6 +58,21 @@ pub fn health(unlocked: &Unlocked, settings: &BackupSettings, now: OffsetDateTim
             "the last backup was opened {} days ago: `sso secret backup FILE` makes a new one, \
              `sso secret verify FILE` opens the old one again",
             age.whole_days()
+        ));
+    }
+    let ahead = kept().find(|it| it.backed_up.is_some_and(|at| at - now > CLOCKS_APART));
+    if let Some(entry) = ahead {
+        warnings.push(format!(
+            "the last backup of generation {} is dated in the future, so the clock is or was wrong: \
+             `sso secret backup FILE` when it is right",
+            entry.generation
+        ));
+    }
+    if secret_age < -CLOCKS_APART {
+        warnings.push(format!(
+            "generation {} has been active since a date in the future, so the clock is or was wrong: \
+             `sso secret rotate` when it is right",
+            unlocked.active
         ));
     }
     if secret_age > time::Duration::days(settings.rotate_after_days.into()) {
@@ -147,7 +163,10 @@ mod tests {
     }
 
     fn after(custody: &Custody, days: i64) -> BackupHealth {
-        let now = START + time::Duration::days(days);
+        health_at(custody, START + time::Duration::days(days))
+    }
+
+    fn health_at(custody: &Custody, now: OffsetDateTime) -> BackupHealth {
         health(&custody.current(), &BackupSettings::default(), now)
     }
 
@@ -186,6 +205,24 @@ mod tests {
         let warning = after(&custody, 366).warning.unwrap();
         assert!(warning.contains("generation 1 has been active for 366 days"), "{warning}");
         assert!(warning.contains("sso secret rotate"), "{warning}");
+    }
+
+    #[test]
+    fn a_date_in_the_future_is_no_young_backup() {
+        let (_folder, custody) = custody();
+        record(&custody, 400);
+        let health = after(&custody, 1);
+        assert_eq!(health.age_seconds, 0);
+        let warning = health.warning.unwrap();
+        assert!(warning.contains("backup of generation 1 is dated in the future"), "{warning}");
+        // A clock that is a little behind is no matter.
+        let now = START + time::Duration::days(400) - CLOCKS_APART;
+        let warning = health_at(&custody, now).warning.unwrap();
+        assert!(!warning.contains("future"), "{warning}");
+        record(&custody, 1);
+        assert_eq!(after(&custody, 1).warning, None);
+        let warning = after(&custody, -1).warning.unwrap();
+        assert!(warning.contains("active since a date in the future"), "{warning}");
     }
 
     #[test]

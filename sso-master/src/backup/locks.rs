@@ -20,6 +20,8 @@ use crate::file::FormatError;
 
 /// The most officers of a backup.
 pub const OFFICERS_MOST: usize = 16;
+/// The most shares of a backup.
+pub const SHARES_MOST: usize = 255;
 /// The most characters of an officer's name.
 const NAME_LONGEST: usize = 128;
 

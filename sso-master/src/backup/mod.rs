@@ -8,6 +8,7 @@
 //!
 //! The header is in the clear, so that a file can be told from others and its reminder read by
 //! anyone, and it is authenticated with the keys: a changed reminder, date or lock does not open.
+//! An envelope can be made by anyone, so the header also has a proof by each generation (`proof`).
 //! Stretching the password costs four times the memory of an unlock, because whoever takes the file
 //! home has all the time in the world.
 
@@ -42,15 +43,18 @@ use locks::Lock;
 mod format;
 pub mod health;
 mod locks;
+mod proof;
 pub mod schedule;
 mod shares;
 #[cfg(test)]
 mod tests;
 
-pub use locks::{Locks, OFFICERS_MOST, Officer, check_password, check_reminder};
+pub use locks::{Locks, OFFICERS_MOST, Officer, SHARES_MOST, check_password, check_reminder};
 
 /// The most characters of a reminder.
 pub const REMINDER_LONGEST: usize = 512;
+/// Clocks are apart by this much at most; a date that is further ahead comes from a wrong clock.
+const CLOCKS_APART: time::Duration = time::Duration::minutes(5);
 /// How a password is called in messages.
 pub const PASSWORD: &str = "the backup password";
 
@@ -193,7 +197,9 @@ impl Backup {
             generations: ring.generations().map(Named::from).collect(),
             key: Fingerprint::of(&key),
             locks: made,
+            proofs: Vec::new(),
         };
+        let header = header.proved(ring);
         let sealed = WrappingKey::new(&key).wrap(&header.context().parts(), &format::records(ring));
         Ok((Self { body: Body::V2(header), sealed: Base64(sealed?) }, texts))
     }
@@ -425,7 +431,7 @@ impl Backup {
 }
 
 impl Header {
-    /// What the keys are bound to: every field, the locks included.
+    /// What the keys are bound to: every field, locks and proofs included.
     fn context(&self) -> Context {
         Context(spelled(self))
     }

@@ -1,9 +1,11 @@
 //! Scheduled backups: written into a folder of their own, opened again, and pruned.
 //!
 //! One is due when the newest is older than the interval, and also when it lacks a generation or
-//! names another active one: after a rotation nobody has to wait for the next night.
+//! names another active one: after a rotation nobody has to wait for the next night. A backup that is
+//! dated in the future was made while the clock was wrong: it is kept, and makes no other one wait.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
@@ -22,7 +24,7 @@ use sso_proto::{Event, Refusal};
 use time::{OffsetDateTime, PrimitiveDateTime, macros::format_description};
 use tokio_util::sync::CancellationToken;
 
-use super::{Backup, BackupError, Locks, Opener, PASSWORD};
+use super::{Backup, BackupError, CLOCKS_APART, Locks, Opener, PASSWORD};
 use crate::{
     custody::{Custody, Unlocked},
     settings::BackupSettings,
@@ -149,7 +151,9 @@ impl Schedule {
     pub fn step(&self) -> bool {
         let now = self.clock.now();
         let retry = self.locked().clone();
-        if retry.error.is_some() && retry.next_at.is_some_and(|next| now < next) {
+        // A clock that was set back since makes nobody wait for longer than usual.
+        let waits = |next: OffsetDateTime| now < next && next - now <= RETRY;
+        if retry.error.is_some() && retry.next_at.is_some_and(waits) {
             return false;
         }
         let made = self.make_if_due(now);
@@ -178,23 +182,37 @@ impl Schedule {
     fn make_if_due(&self, now: OffsetDateTime) -> Result<(bool, OffsetDateTime), ScheduleError> {
         self.require_private()?;
         let current = self.custody.current();
-        let mut kept = self.kept(&current)?;
-        if let Some(newest) = kept.first() {
-            let interval = time::Duration::hours(self.settings.every_hours.into());
-            let same_second = newest.path == self.path(now);
-            if same_second || (now - newest.made < interval && covers(&newest.backup, &current)) {
-                return Ok((false, newest.made));
-            }
+        let (ahead, mut kept): (Vec<_>, Vec<_>) =
+            self.kept(&current)?.into_iter().partition(|it| it.made > now + CLOCKS_APART);
+        let interval = time::Duration::hours(self.settings.every_hours.into());
+        let good = |it: &&Kept| now - it.made < interval && covers(&it.backup, &current);
+        let same_second = |it: &&Kept| it.path == self.path(now);
+        if let Some(found) = kept.iter().find(|it| good(it) || same_second(it)) {
+            return Ok((false, found.made));
         }
         let (path, backup) = self.make(&current, now)?;
+        for it in &ahead {
+            let path = it.path.display();
+            tracing::warn!(%path, "this backup is dated in the future: the clock is or was wrong");
+        }
         let made = backup.created();
         kept.insert(0, Kept { path, made, backup });
-        for old in kept.iter().skip(self.settings.keep.try_into().unwrap_or(usize::MAX)) {
-            if let Err(error) = fs::remove_file(&old.path) {
-                tracing::warn!(%error, path = %old.path.display(), "an old backup stays");
+        self.prune(&kept);
+        Ok((true, made))
+    }
+
+    /// Removes old backups, which come last in `kept`; never one that has a key which no newer one has
+    /// that stays.
+    fn prune(&self, kept: &[Kept]) {
+        let most = self.settings.keep.try_into().unwrap_or(usize::MAX);
+        let mut held = BTreeSet::new();
+        for (at, it) in kept.iter().enumerate() {
+            if at < most || it.backup.generations().any(|found| !held.contains(&found)) {
+                held.extend(it.backup.generations());
+            } else if let Err(error) = fs::remove_file(&it.path) {
+                tracing::warn!(%error, path = %it.path.display(), "an old backup stays");
             }
         }
-        Ok((true, made))
     }
 
     fn make(
@@ -296,181 +314,4 @@ fn time_of(name: &str) -> Option<OffsetDateTime> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    use sso_core::{key_ring::Generation, memory::LockedKey};
-    use time::macros::datetime;
-    use uuid::Uuid;
-
-    use super::*;
-    use crate::keystore::Keystore;
-
-    const START: OffsetDateTime = datetime!(2030-01-02 03:04:05 UTC);
-    const HOUR: Duration = Duration::from_secs(3600);
-
-    struct Fixture {
-        home: tempfile::TempDir,
-        clock: Clock,
-        schedule: Schedule,
-    }
-
-    impl Fixture {
-        fn new() -> Self {
-            let home = tempfile::tempdir().unwrap();
-            let at = |name: &str| home.path().join(name);
-            fs::create_dir(at("backups")).unwrap();
-            fs::set_permissions(at("backups"), fs::Permissions::from_mode(0o700)).unwrap();
-            sso_core::settings::write_private(&at("password"), b"correct horse\n", false).unwrap();
-            let (key, first) = (LockedKey::generate().unwrap(), LockedKey::generate().unwrap());
-            let (id, member) = (Uuid::from_u128(7), Uuid::from_u128(8));
-            let keystore = Keystore::create(id, member, &first, &key, Vec::new(), START).unwrap();
-            keystore.write_new(&at("keystore.json")).unwrap();
-            let clock = Clock::manual(START);
-            let custody = Custody::begin(&at("keystore.json"), key, clock.clone()).unwrap();
-            let settings = BackupSettings {
-                folder: Some(at("backups")),
-                password_file: Some(at("password")),
-                reminder: "which animal?".into(),
-                keep: 2,
-                ..BackupSettings::default()
-            };
-            let work = Argon2Params::FLOOR;
-            let schedule = Schedule::with_work(custody, &settings, clock.clone(), work).unwrap();
-            Self { home, clock, schedule }
-        }
-
-        fn folder(&self) -> PathBuf {
-            self.home.path().join("backups")
-        }
-
-        fn files(&self) -> Vec<String> {
-            let entries = fs::read_dir(self.folder()).unwrap();
-            let name = |entry: io::Result<fs::DirEntry>| entry.unwrap().file_name();
-            let mut names: Vec<_> =
-                entries.map(|entry| name(entry).into_string().unwrap()).collect();
-            names.sort();
-            names
-        }
-
-        fn backed_up(&self) -> Option<OffsetDateTime> {
-            self.schedule.custody.current().entry(Generation::FIRST).unwrap().backed_up
-        }
-    }
-
-    #[test]
-    fn the_first_is_made_at_the_start_and_the_next_when_it_is_due() {
-        let fixture = Fixture::new();
-        assert_eq!(fixture.backed_up(), None);
-        assert!(fixture.schedule.step());
-        assert_eq!(fixture.files(), ["sso-master-secret-20300102T030405Z.backup"]);
-        assert_eq!(fixture.backed_up(), Some(START));
-        let path = fixture.folder().join(&fixture.files()[0]);
-        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
-        let backup = Backup::read(&path).unwrap();
-        assert_eq!(backup.reminder(), "which animal?");
-        let opened = backup.open(&Opener::Password(SecretText::new("correct horse".into())));
-        assert_eq!(opened.unwrap(), fixture.schedule.custody.current().ring);
-        let status = fixture.schedule.status();
-        assert_eq!(status.last_at, Some(START));
-        assert_eq!(status.next_at, Some(START + time::Duration::hours(24)));
-        assert_eq!(status.error, None);
-
-        fixture.clock.advance(23 * HOUR);
-        assert!(!fixture.schedule.step());
-        fixture.clock.advance(HOUR);
-        assert!(fixture.schedule.step());
-        assert_eq!(fixture.files().len(), 2);
-    }
-
-    #[test]
-    fn a_rotation_does_not_wait_for_the_night() {
-        let fixture = Fixture::new();
-        assert!(fixture.schedule.step());
-        fixture.clock.advance(HOUR);
-        fixture.schedule.custody.change(|draft| draft.prepare(START, 0)).unwrap();
-        assert!(fixture.schedule.step());
-        assert!(!fixture.schedule.step());
-        assert_eq!(fixture.files().len(), 2);
-    }
-
-    #[test]
-    fn old_ones_are_pruned_and_nothing_else_ever_is() {
-        let fixture = Fixture::new();
-        let other = |name: &str| fixture.folder().join(name);
-        let foreign = {
-            let ring = fixture.schedule.custody.current().ring.clone();
-            let locks = Locks::password(SecretText::new("correct horse".into()), "");
-            Backup::seal_with(Argon2Params::FLOOR, Uuid::nil(), 1, &ring, &locks, START).unwrap().0
-        };
-        let strangers = [
-            ("sso-master-secret-20200102T030405Z.backup", foreign.to_text()),
-            ("sso-master-secret-20200103T030405Z.backup", "no backup".to_owned()),
-            ("sso-master-secret-20200104T030405Z.backup.txt", "mine".to_owned()),
-            ("master.backup", foreign.to_text()),
-        ];
-        for (name, content) in &strangers {
-            fs::write(other(name), content).unwrap();
-        }
-        for _ in 0..4 {
-            assert!(fixture.schedule.step());
-            fixture.clock.advance(24 * HOUR);
-        }
-        let files = fixture.files();
-        assert_eq!(files.len(), strangers.len() + 2, "{files:?}");
-        for (name, content) in &strangers {
-            assert_eq!(&fs::read_to_string(other(name)).unwrap(), content);
-        }
-        for kept in ["20300104T030405Z", "20300105T030405Z"] {
-            assert!(other(&format!("sso-master-secret-{kept}.backup")).exists(), "{files:?}");
-        }
-    }
-
-    #[test]
-    fn a_failure_is_told_kept_and_tried_again_in_an_hour() {
-        let fixture = Fixture::new();
-        assert!(fixture.schedule.step());
-        let before = fixture.files();
-        fs::set_permissions(fixture.folder(), fs::Permissions::from_mode(0o750)).unwrap();
-        fixture.clock.advance(24 * HOUR);
-        assert!(!fixture.schedule.step());
-        let status = fixture.schedule.status();
-        assert!(status.error.unwrap().contains("chmod 700"));
-        assert_eq!(status.last_at, Some(START));
-        assert_eq!(status.next_at, Some(START + time::Duration::hours(25)));
-        // Nothing is pruned where nothing new was proved.
-        assert_eq!(fixture.files(), before);
-
-        fs::set_permissions(fixture.folder(), fs::Permissions::from_mode(0o700)).unwrap();
-        fixture.clock.advance(HOUR / 2);
-        assert!(!fixture.schedule.step());
-        fixture.clock.advance(HOUR / 2);
-        assert!(fixture.schedule.step());
-        assert_eq!(fixture.schedule.status().error, None);
-    }
-
-    #[test]
-    fn a_password_that_is_too_short_or_missing_is_an_error_of_its_own() {
-        let fixture = Fixture::new();
-        let password = fixture.home.path().join("password");
-        fs::write(&password, "short").unwrap();
-        assert!(!fixture.schedule.step());
-        let error = fixture.schedule.status().error.unwrap();
-        assert!(error.contains("7 to 256 characters"), "{error}");
-        fs::remove_file(&password).unwrap();
-        fixture.clock.advance(HOUR);
-        assert!(!fixture.schedule.step());
-        let error = fixture.schedule.status().error.unwrap();
-        assert!(error.contains(password.to_str().unwrap()), "{error}");
-        assert!(fixture.files().is_empty());
-        assert_eq!(fixture.backed_up(), None);
-    }
-
-    #[test]
-    fn only_names_of_ours_have_a_time() {
-        assert_eq!(time_of("sso-master-secret-20300102T030405Z.backup"), Some(START));
-        for name in ["", "sso-master-secret-.backup", "sso-master-secret-20301302T030405Z.backup"] {
-            assert_eq!(time_of(name), None, "{name}");
-        }
-    }
-}
+mod tests;

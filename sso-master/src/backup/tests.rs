@@ -154,6 +154,9 @@ fn a_header_that_was_changed_does_not_open() {
     let own = || header(&whole);
     let mut fewer = own();
     fewer.locks.remove(1);
+    let mut shorter = own();
+    shorter.generations.truncate(1);
+    shorter.proofs.truncate(1);
     let mut renamed = own();
     if let Some(Lock::Officer { name, .. }) = renamed.locks.get_mut(1) {
         "Eve".clone_into(name);
@@ -166,8 +169,9 @@ fn a_header_that_was_changed_does_not_open() {
         Header { tool: "another".into(), ..own() },
         Header { created: datetime!(2031-01-02 03:04:05 UTC), ..own() },
         Header { active: Generation::FIRST, ..own() },
-        Header { generations: own().generations.into_iter().take(1).collect(), ..own() },
+        shorter,
         Header { key: Fingerprint::from_bytes([1; 8]), ..own() },
+        Header { proofs: Vec::new(), ..own() },
         fewer,
         renamed,
     ];
@@ -332,13 +336,14 @@ proptest! {
 
     #[test]
     fn a_byte_that_was_flipped_is_found(at in any::<prop::sample::Index>(), bit in 0..8u8) {
-        let (_, shares, whole) = fixture();
+        let (backup, shares, whole) = fixture();
         let mut changed = whole.clone().into_bytes();
         let at = at.index(changed.len());
         changed[at] ^= 1 << bit;
         let space = |byte: u8| byte.is_ascii_whitespace();
         if !space(changed[at]) && !space(whole.as_bytes()[at]) {
-            prop_assert!(Backup::parse(&changed).is_err());
+            // Ids and dates can be spelled with small letters and with capitals.
+            prop_assert!(Backup::parse(&changed).map_or(true, |same| same == *backup));
         }
         never_other_keys(&changed, shares)?;
     }

@@ -10,7 +10,10 @@ use std::{
 use sso_protector::Stanza;
 use time::{OffsetDateTime, macros::datetime};
 
-use super::{write::replace_and_sync, *};
+use super::{
+    write::{copy_aside, replace_and_sync},
+    *,
+};
 use crate::{file::FileError, keystore::State};
 
 const NOW: OffsetDateTime = datetime!(2030-01-02 03:04:05 UTC);
@@ -128,12 +131,12 @@ fn what_another_master_gets_makes_its_copy() {
     let custody = fixture.begin();
     custody.change(|draft| draft.prepare(NOW, 0)).unwrap();
     let current = custody.current();
-    let (header, keys) = current.transfer();
-    let copied = |(generation, key): (_, &LockedKey)| {
-        (generation, LockedKey::from_bytes(key.expose()).unwrap())
+    let copied = |(generation, _)| {
+        (generation, LockedKey::from_bytes(current.ring.key(generation).unwrap().expose()).unwrap())
     };
+    let (header, keys) = (&current.header, current.kept().into_iter().map(copied).collect());
     let member = Uuid::from_u128(9);
-    let copy = Keystore::from_transfer(header, keys.map(copied).collect(), member, &key(5), vec![]);
+    let copy = Keystore::from_transfer(header, keys, member, &key(5), vec![]);
     let copy = Unlocked::open(&copy.unwrap(), &key(5)).unwrap();
     assert!(current.is_primary() && !copy.is_primary());
     assert_eq!((&copy.ring, copy.change, copy.member), (&current.ring, 2, member));
@@ -219,8 +222,6 @@ fn a_folder_that_vanished_changes_nothing() {
     let custody = Custody::begin(&path, key(2), Clock::manual(NOW)).unwrap();
     fs::rename(&folder, &away).unwrap();
     fails(&custody, &path, "cannot be written");
-    let error = custody.keep_aside().unwrap_err();
-    assert_eq!(error.reason, Reason::KeystoreNotWritten);
     fs::rename(&away, &folder).unwrap();
     custody.change(|draft| draft.prepare(NOW, 0)).unwrap();
 }
@@ -284,12 +285,13 @@ fn copies_are_private_named_by_time_and_never_over_another() {
     let fixture = Fixture::new();
     let custody = fixture.begin();
     let before = fs::read(&fixture.path).unwrap();
-    let first = custody.keep_aside().unwrap();
+    let copy = || copy_aside(&EditLock::take(&fixture.path).unwrap(), NOW);
+    let first = copy().unwrap();
     assert!(first.ends_with("keystore.json.aside-20300102T030405Z"), "{first:?}");
     assert_eq!(fs::read(&first).unwrap(), before);
     assert_eq!(fs::metadata(&first).unwrap().permissions().mode() & 0o7777, 0o600);
     custody.change(|draft| draft.prepare(NOW, 0)).unwrap();
-    let second = custody.keep_aside().unwrap();
+    let second = copy().unwrap();
     assert!(second.ends_with("keystore.json.aside-20300102T030405Z-1"), "{second:?}");
     assert_eq!(fs::read(&first).unwrap(), before);
 
@@ -337,8 +339,7 @@ fn a_full_disk_changes_nothing() {
     let filler = folder.path().join("filler");
     assert!(fs::write(&filler, vec![b'x'; 1024 * 1024]).is_err());
     fails(&custody, &path, "No space left");
-    let error = custody.keep_aside().unwrap_err();
-    assert_eq!(error.reason, Reason::KeystoreNotWritten);
+    copy_aside(&EditLock::take(&path).unwrap(), NOW).unwrap_err();
     assert_eq!(files(folder.path()), ["filler", "keystore.json", "keystore.json.lock"]);
 
     // Room for the copy that is kept aside, but none for the keystore itself.

@@ -10,6 +10,7 @@
 //!
 //! A method that refuses has changed nothing.
 
+mod adopt;
 #[cfg(test)]
 mod tests;
 
@@ -19,12 +20,14 @@ use sso_core::{
     derive::Fingerprint,
     key_ring::{Generation, KeyRing},
     memory::LockedKey,
+    revocations::Revocations,
     wrapping::WrappingKey,
 };
 use sso_proto::{Reason, Refusal};
 use time::OffsetDateTime;
-use uuid::Uuid;
 
+pub use self::adopt::Adopted;
+pub(super) use self::adopt::taken_over;
 use super::{
     GenerationEntry, Keystore, State,
     format::{Header, NAME_BYTES_MAX, is_name},
@@ -44,15 +47,6 @@ pub struct Edited<T> {
     pub keystore: Option<Keystore>,
     /// The keystore of before holds what the new one does not say: it is to be kept aside.
     pub keep_aside: bool,
-}
-
-/// What came of the keystore of another master.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Adopted {
-    /// It was newer, and was taken over.
-    pub newer: bool,
-    /// Generations that were held with a key that the other master does not have.
-    pub lost: Vec<(Generation, Fingerprint)>,
 }
 
 /// One change in the making.
@@ -96,11 +90,6 @@ impl<'a> Draft<'a> {
     #[must_use]
     pub fn is_primary(&self) -> bool {
         self.header.primary == self.header.member
-    }
-
-    /// Has the keystore of before kept aside when this change is written.
-    pub fn keep_aside(&mut self) {
-        self.keep_aside = true;
     }
 
     /// Generates the next generation, above every own one and `highest_known`, the highest that any
@@ -354,69 +343,29 @@ impl<'a> Draft<'a> {
     pub fn revoke(&mut self, name: &str) -> Result<bool, Refusal> {
         self.require_primary()?;
         check_names(&[name.to_owned()])?;
-        Ok(self.header.revoked_servers.insert(name.to_owned()))
+        Ok(self.header.revocations.revoke(name))
     }
 
-    /// Gives that right back.
+    /// Gives that right back, also where this keystore has not heard that it was taken.
     ///
     /// # Errors
-    /// On a standby; when it was not taken.
+    /// On a standby; when the name is none.
     pub fn readmit(&mut self, name: &str) -> Result<(), Refusal> {
         self.require_primary()?;
-        if !self.header.revoked_servers.remove(name) {
-            let message = format!("no server {name:?} is revoked: `sso secret status` lists those");
-            return Err(Refusal::new(Reason::ServerNotFound, message));
-        }
+        check_names(&[name.to_owned()])?;
+        let _ = self.header.revocations.readmit(name);
         Ok(())
     }
 
-    /// Takes over the whole keystore of another master, as its [`Unlocked::transfer`] gave it, when it
-    /// is of a higher epoch, or of the same and a later change. This copy keeps its member id, and with
-    /// it the role that the other keystore gives to it. Where keys are lost by it, the keystore of
-    /// before is kept aside.
-    ///
-    /// [`Unlocked::transfer`]: crate::custody::Unlocked::transfer
+    /// Takes over revocations that a database remembers and this keystore has not heard of; whether there
+    /// was one.
     ///
     /// # Errors
-    /// When it is of another system, of an earlier epoch, has another primary in the same epoch, or
-    /// header and keys do not fit.
-    pub fn adopt(
-        &mut self,
-        header_json: &str,
-        keys: Vec<(Generation, LockedKey)>,
-    ) -> Result<Adopted, Refusal> {
-        let own = &self.header;
-        let other = taken_over(header_json, keys, own.member, self.wrapping)?;
-        if other.keystore != own.keystore {
-            let (other, own) = (other.keystore, own.keystore);
-            let message = format!(
-                "the other master has keystore {other}, this one has keystore {own}: correct the \
-                 [[peer]] of the settings"
-            );
-            return Err(Refusal::new(Reason::MasterSecretForeign, message));
-        }
-        if other.epoch < own.epoch {
-            let (other, own) = (other.epoch, own.epoch);
-            let message = format!("the other master is of epoch {other}, this one of epoch {own}");
-            return Err(Refusal::new(Reason::MasterOutdated, message));
-        }
-        if other.epoch == own.epoch && other.primary != own.primary {
-            let (epoch, other, own) = (own.epoch, other.primary, own.primary);
-            let message = format!(
-                "epoch {epoch} has two primaries, {own} here and {other} there: promote the one that \
-                 shall go on, `sso secret promote`"
-            );
-            return Err(Refusal::new(Reason::MasterOutdated, message));
-        }
-        if (other.epoch, other.change) <= (own.epoch, own.change) {
-            return Ok(Adopted { newer: false, lost: Vec::new() });
-        }
-        let lost: Vec<_> = own.generations.iter().filter(|entry| is_lost(entry, &other)).collect();
-        let lost: Vec<_> = lost.iter().map(|entry| (entry.generation, entry.fingerprint)).collect();
-        self.keep_aside |= !lost.is_empty();
-        self.header = other;
-        self.adopted = true;
-        Ok(Adopted { newer: true, lost })
+    /// On a standby; when one of the names is none.
+    pub fn learn_revocations(&mut self, told: &Revocations) -> Result<bool, Refusal> {
+        self.require_primary()?;
+        check_names(&told.iter().map(|(name, _)| name.to_owned()).collect::<Vec<_>>())?;
+        Ok(self.header.revocations.take_revoked(told))
     }
 
     fn next_change(&self) -> Result<u64, Refusal> {
@@ -451,7 +400,11 @@ impl<'a> Draft<'a> {
         Err(Refusal::new(Reason::NotPrimary, message))
     }
 
-    fn entry(&self, generation: Generation) -> Result<&GenerationEntry, Refusal> {
+    /// What is known of a generation, as this change leaves it.
+    ///
+    /// # Errors
+    /// When there is none of this number.
+    pub fn entry(&self, generation: Generation) -> Result<&GenerationEntry, Refusal> {
         let found = self.header.generations.iter().find(|entry| entry.generation == generation);
         found.ok_or_else(|| {
             let message = format!(
@@ -470,54 +423,6 @@ impl<'a> Draft<'a> {
         let entry = self.entry(generation)?;
         if entry.state == state { Ok(entry) } else { Err(wrong_state(entry, advice)) }
     }
-}
-
-/// The header of a transfer with its keys wrapped anew, as the copy of `member`.
-pub(super) fn taken_over(
-    header_json: &str,
-    keys: Vec<(Generation, LockedKey)>,
-    member: Uuid,
-    wrapping: &WrappingKey,
-) -> Result<Header, Refusal> {
-    let unfit = |what: String| {
-        let message = format!("what the other master sent is no keystore: {what}");
-        Refusal::new(Reason::InvalidRequest, message)
-    };
-    let mut header: Header =
-        serde_json::from_str(header_json).map_err(|error| unfit(error.to_string()))?;
-    let mut held: std::collections::BTreeMap<_, _> = keys.into_iter().collect();
-    let keystore = header.keystore;
-    for entry in &mut header.generations {
-        let generation = entry.generation;
-        entry.wrapped = match (held.remove(&generation), entry.state == State::Destroyed) {
-            (Some(key), false) if Fingerprint::of(&key) == entry.fingerprint => {
-                Some(Header::wrap(keystore, generation, &key, wrapping).map_err(internal)?)
-            }
-            (None, true) => None,
-            (Some(_), _) => return Err(unfit(format!("another key came with {}", named(entry)))),
-            (None, false) => return Err(unfit(format!("no key came with {}", named(entry)))),
-        };
-    }
-    if let Some(generation) = held.keys().next() {
-        return Err(unfit(format!(
-            "a key of generation {generation} came, which it does not have"
-        )));
-    }
-    if header.epoch >= EPOCH_END {
-        return Err(unfit(format!("there is no epoch {}", header.epoch)));
-    }
-    header.member = member;
-    TOOL.clone_into(&mut header.tool);
-    header.check().map_err(|error| unfit(error.to_string()))?;
-    Ok(header)
-}
-
-/// Whether a key that is held is in `other` neither kept nor destroyed.
-fn is_lost(own: &GenerationEntry, other: &Header) -> bool {
-    let same = |entry: &GenerationEntry| {
-        (entry.generation, entry.fingerprint) == (own.generation, own.fingerprint)
-    };
-    own.state != State::Destroyed && !other.generations.iter().any(same)
 }
 
 fn check_names(names: &[String]) -> Result<(), Refusal> {

@@ -7,6 +7,7 @@ use sso_core::{
     derive::Fingerprint,
     key_ring::{Generation, KeyRing},
     memory::LockedKey,
+    revocations::Revocations,
     seal::SealError,
     wrapping::{UnwrapError, WrappingKey},
 };
@@ -45,7 +46,7 @@ pub(super) struct Header {
     #[serde(with = "time::serde::rfc3339")]
     pub(super) created: OffsetDateTime,
     pub(super) tool: String,
-    pub(super) revoked_servers: BTreeSet<String>,
+    pub(super) revocations: Revocations,
     pub(super) left_behind: BTreeSet<String>,
     pub(super) reseal_rows_per_second: u32,
     /// The change with which the one generation that is distributed was handed out.
@@ -199,7 +200,7 @@ impl From<&HeaderV1> for Header {
             change: old.change,
             created: old.created,
             tool: old.tool.clone(),
-            revoked_servers: BTreeSet::new(),
+            revocations: Revocations::default(),
             left_behind: BTreeSet::new(),
             reseal_rows_per_second: 0,
             distributed_in: old.generations.iter().any(distributed).then_some(old.change),
@@ -238,7 +239,8 @@ impl Header {
         if !distributed && !self.left_behind.is_empty() {
             return damaged("names are left behind, but no generation is distributed");
         }
-        let names = || self.revoked_servers.iter().chain(&self.left_behind);
+        let left_behind = || self.left_behind.iter().map(String::as_str);
+        let names = || self.revocations.iter().map(|(name, _)| name).chain(left_behind());
         if names().count() > NAMES_MAX || names().any(|name| !is_name(name)) {
             return damaged("names of servers are too many, too long or empty");
         }

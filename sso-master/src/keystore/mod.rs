@@ -7,22 +7,20 @@
 //! This room is pure: it parses, spells, opens and changes. [`crate::custody`] keeps the file.
 
 mod draft;
+mod error;
 mod format;
+mod state;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::BTreeSet,
-    fmt,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, path::Path};
 
 use serde::{Deserialize, Serialize};
 use sso_core::{
     derive::Fingerprint,
     key_ring::{Generation, KeyRing, KeyRingError},
-    memory::{KeyError, LockedKey},
-    seal::SealError,
+    memory::LockedKey,
+    revocations::Revocations,
     wrapping::WrappingKey,
 };
 use sso_protector::{
@@ -33,127 +31,16 @@ use sso_proto::Refusal;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-pub use self::draft::{Adopted, Draft, Edited};
 use self::format::{Header, Parsed, Sealed};
+pub use self::{
+    draft::{Adopted, Draft, Edited},
+    error::KeystoreError,
+    state::State,
+};
 use crate::{
     TOOL,
-    file::{self, FileError, FormatError},
+    file::{self, FormatError},
 };
-
-/// Why a keystore cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum KeystoreError {
-    /// The file cannot be used, whatever is in it.
-    #[error("keystore {error}{advice}", error = .0, advice = way_out(.0))]
-    File(#[from] FileError),
-    /// The contents cannot be used.
-    #[error(
-        "keystore: {0}; put back a copy of the file, or restore the master secret from its backup"
-    )]
-    Format(#[from] FormatError),
-    /// The file is no keystore, or a damaged one.
-    #[error(
-        "keystore {}: {source}; put back a copy of the file, or restore the master secret from its \
-         backup",
-        path.display()
-    )]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: FormatError,
-    },
-    /// The keystore key belongs to another keystore.
-    #[error(
-        "keystore {keystore}: the protector gave the key of another keystore; check that settings, \
-         keystore and protector belong together"
-    )]
-    Foreign {
-        /// The keystore at hand.
-        keystore: Uuid,
-    },
-    /// The keys make no key ring.
-    #[error("keystore: {0}")]
-    KeyRing(#[from] KeyRingError),
-    /// A key cannot be held in memory.
-    #[error(transparent)]
-    Key(#[from] KeyError),
-    /// A key cannot be wrapped.
-    #[error(transparent)]
-    Seal(#[from] SealError),
-    /// Another process holds the keystore.
-    #[error("keystore {}: in use by {by}; stop that first", path.display())]
-    Held {
-        /// The keystore.
-        path: PathBuf,
-        /// Who holds it.
-        by: String,
-    },
-    /// Somebody else wrote the file while it was in custody.
-    #[error(
-        "keystore {}: another program wrote the file; start this one again, so that it reads it",
-        .0.display()
-    )]
-    Replaced(PathBuf),
-    /// What was written is not what was to be written.
-    #[error(
-        "keystore {}: what was written does not read back; the file is what it was. Check the disk",
-        .0.display()
-    )]
-    NotProved(PathBuf),
-}
-
-/// Where a generation is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum State {
-    /// Generated, backed up, not yet handed out.
-    Prepared,
-    /// Every live server has it; nothing is sealed under it yet.
-    Distributed,
-    /// New values are sealed under it.
-    Active,
-    /// Values sealed under it are being sealed again.
-    Draining,
-    /// No value is sealed under it.
-    Retired,
-    /// Its key is gone.
-    Destroyed,
-}
-
-impl State {
-    /// Whether the generation is on its way to become active.
-    #[must_use]
-    pub fn is_coming(self) -> bool {
-        match self {
-            Self::Prepared | Self::Distributed => true,
-            Self::Active | Self::Draining | Self::Retired | Self::Destroyed => false,
-        }
-    }
-
-    /// Whether servers get the key.
-    #[must_use]
-    pub fn is_handed_out(self) -> bool {
-        match self {
-            Self::Distributed | Self::Active | Self::Draining | Self::Retired => true,
-            Self::Prepared | Self::Destroyed => false,
-        }
-    }
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Prepared => "prepared",
-            Self::Distributed => "distributed",
-            Self::Active => "active",
-            Self::Draining => "draining",
-            Self::Retired => "retired",
-            Self::Destroyed => "destroyed",
-        })
-    }
-}
 
 /// What the keystore says about one generation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -181,7 +68,7 @@ pub struct GenerationEntry {
 }
 
 /// What a backup says of the keystore that is made from it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FromBackup {
     /// The id of the keystore.
     pub keystore: Uuid,
@@ -191,6 +78,8 @@ pub struct FromBackup {
     pub epoch: u64,
     /// When the backup was made: no generation in it is younger.
     pub created: OffsetDateTime,
+    /// Which servers may not have the master secret, as the keystore says that it replaces.
+    pub revocations: Revocations,
 }
 
 /// A keystore as it is in its file: its keys are still wrapped.
@@ -258,14 +147,13 @@ impl Keystore {
                 wrapped: Some(Header::wrap(origin.keystore, generation, key, &wrapping)?),
             });
         }
-        let header = Header::new(origin.keystore, origin.member, origin.epoch, now, entries);
+        let mut header = Header::new(origin.keystore, origin.member, origin.epoch, now, entries);
+        header.revocations = origin.revocations;
         Self::seal(header, stanzas, &wrapping)
     }
 
-    /// The copy that the new standby `member` makes of what [`Unlocked::transfer`] of another master
-    /// gave.
-    ///
-    /// [`Unlocked::transfer`]: crate::custody::Unlocked::transfer
+    /// The copy that the new standby `member` makes of what another master sent: the header of its
+    /// keystore (JSON), and every key.
     ///
     /// # Errors
     /// When header and keys do not fit, or the operating system has no random bytes.
@@ -355,10 +243,10 @@ impl Keystore {
         &self.header.generations
     }
 
-    /// Names of the servers that may not have the master secret any more.
+    /// Which servers may not have the master secret any more.
     #[must_use]
-    pub fn revoked_servers(&self) -> &BTreeSet<String> {
-        &self.header.revoked_servers
+    pub fn revocations(&self) -> &Revocations {
+        &self.header.revocations
     }
 
     /// Names of the servers and masters that the rotation which goes on does not wait for.
@@ -489,7 +377,7 @@ impl Header {
             change: 1,
             created,
             tool: TOOL.to_owned(),
-            revoked_servers: BTreeSet::new(),
+            revocations: Revocations::default(),
             left_behind: BTreeSet::new(),
             reseal_rows_per_second: 0,
             distributed_in: None,
@@ -502,18 +390,6 @@ impl GenerationEntry {
     /// The same without its key, as it is shown.
     pub(crate) fn bare(&self) -> Self {
         Self { wrapped: None, ..self.clone() }
-    }
-}
-
-fn way_out(error: &FileError) -> &'static str {
-    match error {
-        FileError::Missing(_) => {
-            "; make it with `sso-master init`, or correct `keystore` in the settings"
-        }
-        FileError::Read { .. }
-        | FileError::Write { .. }
-        | FileError::Exists(_)
-        | FileError::Lax { .. } => "",
     }
 }
 

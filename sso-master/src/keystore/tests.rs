@@ -7,6 +7,7 @@ use sso_protector::encoding::checksum;
 use time::macros::datetime;
 
 use super::{format::FORMAT, *};
+use crate::file::FileError;
 
 const NOW: OffsetDateTime = datetime!(2030-01-02 03:04:05.678 UTC);
 
@@ -144,7 +145,7 @@ fn every_change_of_the_header_is_damage() {
         ("00000008\",\n    \"change\"", "00000009\",\n    \"change\""),
         ("2030-01-02", "2031-01-02"),
         ("sso-master ", "sso-mastex "),
-        ("\"revoked_servers\": []", "\"revoked_servers\": [\"a\"]"),
+        ("\"revocations\": {}", "\"revocations\": {\"a\": 1}"),
         ("\"reseal_rows_per_second\": 0", "\"reseal_rows_per_second\": 1"),
         ("\"backed_up\": null", "\"backed_up\": \"2030-01-02T03:04:05Z\""),
         ("\"generation\": 1", "\"generation\": 2"),
@@ -254,16 +255,14 @@ fn headers_that_make_no_sense_are_refused() {
         assert!(error.contains(why), "{why}: {error}");
     }
     let names = || BTreeSet::from(["a".to_owned()]);
+    let revoked = |name: &str| Revocations::from_iter([(name.to_owned(), 1)]);
     let headers = [
         (Header { epoch: 0, ..sensible.clone() }, "from 1"),
         (Header { change: 0, ..sensible.clone() }, "from 1"),
         (Header { distributed_in: Some(1), ..sensible.clone() }, "since when"),
         (Header { left_behind: names(), ..sensible.clone() }, "left behind"),
-        (Header { revoked_servers: BTreeSet::from([String::new()]), ..sensible.clone() }, "names"),
-        (
-            Header { revoked_servers: BTreeSet::from(["n".repeat(256)]), ..sensible.clone() },
-            "names",
-        ),
+        (Header { revocations: revoked(""), ..sensible.clone() }, "names"),
+        (Header { revocations: revoked(&"n".repeat(256)), ..sensible.clone() }, "names"),
         (
             Header {
                 generations: vec![at(1, State::Active), at(2, State::Distributed)],
@@ -304,11 +303,13 @@ fn a_whole_backup_makes_a_keystore_of_a_new_epoch() {
         member: Uuid::from_u128(9),
         epoch: 5,
         created: datetime!(2029-05-06 07:08:09.1 UTC),
+        revocations: [("a".to_owned(), 1)].into_iter().collect(),
     };
     let made = Keystore::from_backup(origin, &ring, &key(2), vec![stanza()], NOW).unwrap();
     let made = keystore_like(&made);
     assert_eq!(made.open(&key(2)).unwrap(), ring);
     assert_eq!((made.epoch(), made.change(), made.is_primary()), (5, 1, true));
+    assert!(made.revocations().is_revoked("a"));
     let states: Vec<_> = made.generations().iter().map(|entry| entry.state).collect();
     assert_eq!(states, [State::Draining, State::Active, State::Draining]);
     let active = &made.generations()[1];

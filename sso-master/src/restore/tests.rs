@@ -4,8 +4,8 @@ use std::{
     sync::Mutex,
 };
 
-use sso_core::{exit::Exit, secret::SecretText};
-use sso_protector::{KeyFile, KeyFileSource, ProtectorError, RingStanza};
+use sso_core::{exit::Exit, key_ring::KeyRing, secret::SecretText};
+use sso_protector::{KeyFile, KeyFileSource, Kind, ProtectorError, RingStanza, Stanza, unlock};
 use time::macros::datetime;
 
 use super::*;

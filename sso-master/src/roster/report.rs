@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sso_core::revocations::Revocations;
 use sso_proto::{
     Reason, Refusal,
     v1::{ReportRequest, ResealStatus},
@@ -24,6 +25,10 @@ pub struct Report {
     pub primary: Option<Uuid>,
     /// Every generation that the database knows; of a master, none.
     pub generations: Vec<Counted>,
+    /// Which servers lost their right to the master secret, as the database remembers; of a master, none.
+    pub revocations: Revocations,
+    /// Of every generation held, hexadecimal.
+    pub held_fingerprints: Vec<String>,
     /// When the rows were counted; `None` = not by this server.
     pub counted_at: Option<OffsetDateTime>,
     /// Sealing again.
@@ -78,6 +83,8 @@ impl Report {
                 epoch: request.epoch,
                 primary,
                 generations: request.generations.into_iter().map(counted).collect(),
+                revocations: request.revocations.into_iter().collect(),
+                held_fingerprints: request.held_fingerprints,
                 counted_at: from_ms(request.counted_at_ms),
                 reseal: request.reseal.unwrap_or_default(),
                 read_lease: Duration::from_millis(request.read_lease_left_ms),
@@ -99,8 +106,14 @@ impl Report {
         if let Some(held) = self.held_epoch.filter(|&held| held != wanted.epoch) {
             return Some(format!("holds keys of epoch {held}, this is epoch {}", wanted.epoch));
         }
-        (self.version < wanted.version)
-            .then(|| format!("holds version {}, not yet {}", self.version, wanted.version))
+        if self.version < wanted.version {
+            return Some(format!("holds version {}, not yet {}", self.version, wanted.version));
+        }
+        // A keystore that was put back to an earlier time counts its versions again.
+        let fingerprint = wanted.fingerprint.as_ref();
+        fingerprint
+            .filter(|wanted| !self.held_fingerprints.contains(wanted))
+            .map(|wanted| format!("does not hold the key with fingerprint {wanted}"))
     }
 }
 

@@ -29,13 +29,15 @@ fn report(version: u64, epoch: u64) -> Report {
 
 fn missing(roster: &Roster, revoked: &[&str], left_behind: &[&str]) -> Vec<String> {
     let set = |names: &[&str]| names.iter().map(|&it| it.to_owned()).collect();
-    let (revoked, left_behind): (BTreeSet<_>, BTreeSet<_>) = (set(revoked), set(left_behind));
+    let left_behind: BTreeSet<_> = set(left_behind);
+    let revoked = revoked.iter().map(|&it| (it.to_owned(), 1)).collect();
     roster.missing(&Wanted {
         version: 5,
         epoch: 2,
         primary: PRIMARY,
         left_behind: &left_behind,
         revoked: &revoked,
+        fingerprint: None,
     })
 }
 
@@ -96,12 +98,12 @@ fn every_live_process_of_a_name_counts_and_silent_ones_are_followed() {
 #[test]
 fn who_watches_is_live_however_long_it_says_nothing() {
     let (clock, roster) = roster();
-    let none = BTreeSet::new();
+    let none = Revocations::default();
     assert!(!roster.any_server(&none));
     let watching = roster.watch(Kind::Server, "a", id(1));
     clock.advance(Duration::from_secs(600));
     assert!(roster.any_server(&none) && roster.watches(Kind::Server, "a") == 1);
-    assert!(!roster.any_server(&["a".to_owned()].into()));
+    assert!(!roster.any_server(&[("a".to_owned(), 1)].into_iter().collect()));
     assert!(missing(&roster, &[], &[])[0].contains("has not reported yet"));
     drop(watching);
     assert_eq!(roster.watches(Kind::Server, "a"), 0);
@@ -145,6 +147,34 @@ fn facts_are_the_newest_count_and_what_is_closed_stays_closed() {
 }
 
 #[test]
+fn facts_of_an_epoch_are_what_live_servers_say_by_it() {
+    let (clock, roster) = roster();
+    let counted = |closed| Counted { generation: 1, fingerprint: "aa".to_owned(), rows: 0, closed };
+    let says = |epoch, closed| Report { generations: vec![counted(closed)], ..report(5, epoch) };
+    let closed = |roster: &Roster| {
+        let facts = roster.facts_of(3, PRIMARY);
+        facts.generations.get(&(1, "aa".to_owned())).map(|it| it.closed)
+    };
+    roster.report(Kind::Server, "a", id(1), says(2, true));
+    assert!(!roster.facts_of(3, PRIMARY).known);
+    let rival = Report { primary: Some(id(9)), ..says(3, true) };
+    roster.report(Kind::Server, "a", id(2), rival);
+    assert_eq!(closed(&roster), None);
+    roster.report(Kind::Server, "b", id(3), says(3, false));
+    assert_eq!(closed(&roster), Some(false));
+    // One of them may have a copy of the database.
+    roster.report(Kind::Server, "b", id(4), says(3, true));
+    assert_eq!(closed(&roster), Some(false));
+    roster.report(Kind::Server, "b", id(3), says(3, true));
+    assert_eq!(closed(&roster), Some(true));
+    // The process is gone, and its database may have been put back since.
+    clock.advance(Duration::from_secs(7));
+    roster.report(Kind::Server, "b", id(3), says(3, false));
+    assert_eq!(closed(&roster), Some(false));
+    assert!(roster.facts().generations.values().all(|it| it.closed));
+}
+
+#[test]
 fn refusals_to_close_count_from_a_moment_on() {
     let (clock, roster) = roster();
     let refused = Report { close_refusals: vec![(1, "7 rows".to_owned())], ..report(5, 2) };
@@ -168,4 +198,35 @@ fn ids_that_are_none_are_refused() {
         };
         assert_eq!(Report::parse(request).unwrap_err().reason, Reason::InvalidRequest);
     }
+}
+
+#[test]
+fn what_databases_remember_of_revocations_is_told_for_servers_of_the_settings() {
+    let (_, roster) = roster();
+    let says = |numbers: &[(&str, u32)]| Report {
+        revocations: numbers.iter().map(|(name, number)| ((*name).to_owned(), *number)).collect(),
+        ..report(5, 2)
+    };
+    roster.report(Kind::Server, "a", id(1), says(&[("a", 1), ("b", 2), ("stranger", 1)]));
+    roster.report(Kind::Server, "b", id(2), says(&[("a", 2), ("b", 3)]));
+    let told = roster.revocations();
+    assert_eq!(told.iter().collect::<Vec<_>>(), [("a", 1), ("b", 3)]);
+}
+
+#[test]
+fn who_has_the_version_but_not_the_key_is_waited_for() {
+    let holds = Report { held_fingerprints: vec!["aa".to_owned()], ..report(5, 2) };
+    let (left_behind, revoked) = (BTreeSet::new(), Revocations::default());
+    let lacks = |fingerprint: &str| {
+        holds.lacks(&Wanted {
+            version: 5,
+            epoch: 2,
+            primary: PRIMARY,
+            left_behind: &left_behind,
+            revoked: &revoked,
+            fingerprint: Some(fingerprint.to_owned()),
+        })
+    };
+    assert_eq!(lacks("aa"), None);
+    assert!(lacks("bb").unwrap().contains("fingerprint bb"));
 }

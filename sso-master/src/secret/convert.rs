@@ -7,10 +7,10 @@ use sso_proto::{
     v1::{self, GenerationState},
 };
 use time::OffsetDateTime;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::{
-    backup::{Locks, Officer, Opener},
+    backup::{Locks, OFFICERS_MOST, Officer, Opener, SHARES_MOST},
     keystore::State,
 };
 
@@ -46,6 +46,10 @@ pub(super) fn locks(message: Option<v1::BackupLocks>) -> Result<Locks, Refusal> 
     let v1::BackupLocks { password, reminder, officers, shares, shares_needed } =
         message.ok_or_else(none)?;
     let password = SecretText::new(password);
+    if officers.len() > OFFICERS_MOST {
+        let message = format!("there are {} officers, more than {OFFICERS_MOST}", officers.len());
+        return Err(Refusal::new(Reason::BackupLocksInvalid, message));
+    }
     let officers = officers.into_iter().map(officer).collect::<Result<_, _>>()?;
     let shares = match (shares_needed, shares) {
         (_, 0) => None,
@@ -76,6 +80,11 @@ pub(super) fn opener(message: Option<v1::BackupOpener>) -> Result<Opener, Refusa
     let mut message = message.unwrap_or_default();
     let password = SecretText::new(std::mem::take(&mut message.password));
     let key = Zeroizing::new(std::mem::take(&mut message.backup_key));
+    if message.shares.len() > SHARES_MOST {
+        let what = format!("{} shares: there are at most {SHARES_MOST}", message.shares.len());
+        message.shares.zeroize();
+        return Err(Refusal::new(Reason::BackupSharesInvalid, what));
+    }
     let shares: Vec<_> =
         std::mem::take(&mut message.shares).into_iter().map(SecretText::new).collect();
     match (password.is_empty(), key.is_empty(), shares.is_empty()) {
@@ -116,6 +125,9 @@ mod tests {
         ] {
             assert_eq!(bad.unwrap_err().reason, Reason::InvalidRequest);
         }
+        assert!(with("", &[], &["s"; 255]).is_ok());
+        let many = with("", &[], &["s"; 256]).unwrap_err();
+        assert_eq!(many.reason, Reason::BackupSharesInvalid);
     }
 
     #[test]
@@ -130,8 +142,13 @@ mod tests {
         let shares = v1::BackupLocks { shares: 300, shares_needed: 2, ..Default::default() };
         assert_eq!(locked(shares), Some(Reason::BackupLocksInvalid));
         let officer = v1::OfficerKey { name: "o".to_owned(), public_key: vec![1; 31] };
-        let officers = v1::BackupLocks { officers: vec![officer], ..Default::default() };
+        let officers = v1::BackupLocks { officers: vec![officer.clone()], ..Default::default() };
         assert_eq!(locked(officers), Some(Reason::BackupLocksInvalid));
+        // Counted before any of them is looked at.
+        let many = v1::BackupLocks { officers: vec![officer; 17], ..Default::default() };
+        let refusal = locks(Some(many)).unwrap_err();
+        assert_eq!(refusal.reason, Reason::BackupLocksInvalid);
+        assert!(refusal.message.contains("17 officers"), "{}", refusal.message);
     }
 
     fn locks_reason(message: Option<v1::BackupLocks>) -> Option<Reason> {

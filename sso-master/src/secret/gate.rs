@@ -11,10 +11,7 @@ use sso_core::{acceptor::Peer, local::LocalPeer};
 use sso_proto::{Event, Reason, Refusal};
 use tonic::Extensions;
 
-use crate::{
-    distribution::first_match,
-    settings::{AdministratorEntry, Settings},
-};
+use crate::settings::{AdministratorEntry, Settings, first_match};
 
 /// Wrong passwords that one administrator may try within [`WINDOW`].
 const ATTEMPTS: usize = 5;

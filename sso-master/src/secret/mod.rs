@@ -71,6 +71,23 @@ impl SecretService {
         Ok((administrator, message))
     }
 
+    /// Names of the other masters that have not heard of the last change soon after it: until they have,
+    /// they may hand out keys by what they knew before.
+    async fn unaware_masters(&self) -> Vec<String> {
+        let unlocked = self.house.current();
+        let without = || self.house.roster.masters_without(unlocked.epoch, unlocked.change);
+        let mut reports = self.house.roster.subscribe();
+        let heard = async {
+            while !without().is_empty() {
+                if reports.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(TOLD, heard).await;
+        without()
+    }
+
     /// Whether every stream of the server ended soon after its revocation.
     async fn told(&self, name: &str) -> bool {
         let mut reports = self.house.roster.subscribe();
@@ -174,8 +191,7 @@ impl Secret for SecretService {
         let (administrator, message) = self.admit(request, "Promote").await?;
         let promoted = standby::promote(&self.house, message.force).await;
         if let Ok(epoch) = promoted {
-            let event = Event::MasterChanged.number();
-            tracing::warn!(event, %administrator, epoch, force = message.force, "this master is the primary from now on");
+            tracing::info!(event = Event::MasterChanged.number(), %administrator, epoch, force = message.force, "this master is the primary from now on");
         }
         log(&administrator, "Promote", &promoted);
         Ok(Response::new(PromoteResponse { epoch: promoted? }))
@@ -191,11 +207,13 @@ impl Secret for SecretService {
             |desk: &Desk<'_>, message: RevokeServerRequest| work::revoke(desk, &message.name);
         self.perform(request, "RevokeServer", revoke).await?;
         let told = watched && self.told(&name).await;
+        let unaware = self.unaware_masters().await;
         let until =
             if told { Some(self.house.clock.now()) } else { self.house.roster.keys_until(&name) };
         Ok(Response::new(RevokeServerResponse {
             told,
             forgotten_by: until.map(convert::timestamp),
+            unaware_masters: unaware,
         }))
     }
 

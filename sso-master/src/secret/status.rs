@@ -11,8 +11,9 @@ use crate::{
     custody::Unlocked,
     house::House,
     keystore::{GenerationEntry, State},
+    peers::KnownMaster,
     roster::{Facts, Kind, Standing},
-    standby::{self, KnownMaster},
+    standby,
 };
 
 /// How this master and everybody it knows stand now.
@@ -99,7 +100,7 @@ fn masters(house: &House, unlocked: &Unlocked, now: OffsetDateTime) -> Vec<Maste
 }
 
 fn server(standing: Standing, unlocked: &Unlocked) -> SecretServer {
-    let revoked = unlocked.revoked_servers.contains(&standing.name);
+    let revoked = unlocked.revocations.is_revoked(&standing.name);
     let newest = (standing.epoch, standing.version) == (unlocked.epoch, unlocked.change);
     SecretServer {
         revoked,

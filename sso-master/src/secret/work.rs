@@ -23,11 +23,11 @@ use super::{
 };
 use crate::{
     backup::{Backup, Locks, Opener},
-    distribution::seal_ring,
     house::House,
     keystore::State,
     roster::Kind,
     rotation,
+    transfer::seal_ring,
 };
 
 /// Bytes of the largest backup that is taken.
@@ -55,8 +55,7 @@ pub(super) fn prepare(
         .custody
         .change(|draft| draft.prepare(now, known))
         .inspect_err(|error| {
-            let event = Event::MasterSecretNotGenerated.number();
-            tracing::error!(event, administrator = %desk.administrator, %error, "no generation was prepared");
+            tracing::error!(event = Event::MasterSecretNotGenerated.number(), administrator = %desk.administrator, %error, "no generation was prepared");
         })?;
     tracing::info!(
         event = Event::MasterSecretGenerated.number(),
@@ -83,8 +82,7 @@ fn sealed_backup(desk: &Desk<'_>, locks: &Locks) -> Result<(String, Vec<String>)
     let now = house.clock.now();
     let made = Backup::seal(unlocked.keystore, unlocked.epoch, &unlocked.ring, locks, now);
     let (backup, shares) = made.inspect_err(|error| {
-        let event = Event::BackupNotWritten.number();
-        tracing::error!(event, administrator = %desk.administrator, %error, "no backup");
+        tracing::error!(event = Event::BackupNotWritten.number(), administrator = %desk.administrator, %error, "no backup");
     })?;
     // Expose: to their holders, in the answer to the administrator who asked for shares.
     let shares = shares.iter().map(|share| share.expose().to_owned()).collect();
@@ -96,14 +94,13 @@ pub(super) fn verify(
     message: VerifyBackupRequest,
 ) -> Result<VerifyBackupResponse, Refusal> {
     let house = desk.house;
-    let (backup, ring) = opened(desk, &message.document, message.opener)?;
+    let (backup, _, ring) = opened(desk, &message.document, message.opener)?;
     let found: Vec<_> = ring.generations().collect();
     if house.is_primary() {
         let now = house.clock.now();
         let recorded = house.custody.change(|draft| Ok(draft.record_backup(&found, now)))?;
         let generations: Vec<_> = recorded.iter().map(|it| it.number()).collect();
-        let event = Event::BackupWritten.number();
-        tracing::info!(event, administrator = %desk.administrator, ?generations, "backup opened again");
+        tracing::info!(event = Event::BackupWritten.number(), administrator = %desk.administrator, ?generations, "backup opened again");
     }
     let unlocked = house.current();
     let sealed = match message.recipient_key.as_slice() {
@@ -139,7 +136,7 @@ fn opened(
     desk: &Desk<'_>,
     document: &str,
     opener: Option<sso_proto::v1::BackupOpener>,
-) -> Result<(Backup, KeyRing), Refusal> {
+) -> Result<(Backup, Opener, KeyRing), Refusal> {
     if document.len() > DOCUMENT_MAX {
         let message = "the document is larger than 1 MiB, which no backup is";
         return Err(Refusal::new(Reason::BackupMalformed, message));
@@ -155,8 +152,9 @@ fn opened(
         );
         return Err(Refusal::new(Reason::BackupForeign, message));
     }
-    let ring = try_open(desk, &backup, &convert::opener(opener)?)?;
-    Ok((backup, ring))
+    let opener = convert::opener(opener)?;
+    let ring = try_open(desk, &backup, &opener)?;
+    Ok((backup, opener, ring))
 }
 
 fn try_open(desk: &Desk<'_>, backup: &Backup, opener: &Opener) -> Result<KeyRing, Refusal> {
@@ -183,7 +181,7 @@ pub(super) fn rotate(desk: &Desk<'_>, message: RotateRequest) -> Result<RotateRe
         Some(State::Distributed) if names.is_empty() => {}
         Some(State::Distributed) => house.custody.change(|draft| draft.leave_behind(&names))?,
         Some(State::Prepared | State::Draining | State::Retired | State::Destroyed) | None => {
-            if !house.roster.any_server(&unlocked.revoked_servers) {
+            if !house.roster.any_server(&unlocked.revocations) {
                 let message = "no SSO server is there that could take the new generation: start \
                                one, or look why none reaches this master";
                 return Err(Refusal::new(Reason::ServersUnreachable, message));
@@ -218,34 +216,15 @@ pub(super) fn destroy(
     let DestroyRequest { generation, fingerprint } = message;
     let generation = convert::generation(generation)?;
     let house = desk.house;
+    // Servers come to a master that has just begun. What they say, or that they say nothing, is judged
+    // after the generation itself.
+    let _ = tokio::runtime::Handle::current().block_on(rotation::facts_of_now(house));
     house.custody.change(|draft| {
         draft.destroy(generation, &fingerprint)?;
-        require_closed(house, generation)
+        rotation::require_closed(house, generation, draft.entry(generation)?.fingerprint)
     })?;
     tracing::warn!(administrator = %desk.administrator, %generation, fingerprint, "destroyed: its key is gone");
     Ok(DestroyResponse {})
-}
-
-/// A generation that came back from a backup is open in the database again, and may have rows; servers
-/// would take no key ring without it.
-fn require_closed(house: &House, generation: Generation) -> Result<(), Refusal> {
-    match rotation::is_open(house, generation.number()) {
-        Some(false) => Ok(()),
-        Some(true) => {
-            let message = format!(
-                "the database has generation {generation} open: `sso secret retire {generation}` \
-                 proves that nothing is sealed under it, and closes it"
-            );
-            Err(Refusal::new(Reason::GenerationInUse, message))
-        }
-        None => {
-            let message = format!(
-                "no SSO server is there that could say whether anything is sealed under generation \
-                 {generation}: start one"
-            );
-            Err(Refusal::new(Reason::ServersUnreachable, message))
-        }
-    }
 }
 
 pub(super) fn restore(
@@ -256,12 +235,10 @@ pub(super) fn restore(
     match &restored {
         Ok(done) => {
             let (generations, aside) = (&done.generations, &done.kept_aside);
-            let event = Event::MasterSecretRestored.number();
-            tracing::info!(event, administrator = %desk.administrator, ?generations, aside, "restored from a backup");
+            tracing::info!(event = Event::MasterSecretRestored.number(), administrator = %desk.administrator, ?generations, aside, "restored from a backup");
         }
         Err(error) => {
-            let event = Event::MasterSecretNotRestored.number();
-            tracing::error!(event, administrator = %desk.administrator, %error, "not restored");
+            tracing::error!(event = Event::MasterSecretNotRestored.number(), administrator = %desk.administrator, %error, "not restored");
         }
     }
     restored
@@ -269,7 +246,8 @@ pub(super) fn restore(
 
 fn put_back(desk: &Desk<'_>, message: RestoreRequest) -> Result<RestoreResponse, Refusal> {
     desk.house.require_primary()?;
-    let (_, ring) = opened(desk, &message.document, message.opener)?;
+    let (backup, opener, ring) = opened(desk, &message.document, message.opener)?;
+    backup.require_origin(&opener, &desk.house.current())?;
     let now = desk.house.clock.now();
     let changed = desk.house.custody.change_and_keep(|draft| draft.restore(&ring, now))?;
     Ok(RestoreResponse {
@@ -291,6 +269,7 @@ pub(super) fn readmit(
 ) -> Result<ReadmitServerResponse, Refusal> {
     desk.house.require_primary()?;
     let ReadmitServerRequest { name } = message;
+    require_server(desk.house, &name)?;
     desk.house.custody.change(|draft| draft.readmit(&name))?;
     Ok(ReadmitServerResponse {})
 }

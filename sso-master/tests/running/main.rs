@@ -10,6 +10,7 @@
 
 mod administration;
 mod distribution;
+mod forged;
 mod masters;
 mod rotation;
 mod support;

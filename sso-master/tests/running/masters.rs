@@ -92,6 +92,8 @@ async fn a_rotation_waits_for_the_other_master() {
     let at = standby.port;
     standby.close().await;
     let one = world.server(&primary, "sso-server-1");
+    // It is there, however long it says nothing.
+    let beats = one.watch().await;
     one.catch_up().await;
     prepared(&primary);
     let mut administrator = primary.administrator();
@@ -116,6 +118,7 @@ async fn a_rotation_waits_for_the_other_master() {
     let standby = again(&world, "second", at, &plans[1]).await;
     primary.until("it becomes active", |now| now.active == generation(2)).await;
     standby.until("it follows", |now| now.active == generation(2)).await;
+    drop(beats);
     Pair { world, primary, standby, plans }.close().await;
 }
 

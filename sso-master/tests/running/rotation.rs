@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use sso_core::key_ring::Generation;
+use sso_core::{
+    derive::Fingerprint,
+    key_ring::{Generation, KeyRing},
+};
 use sso_master::keystore::State;
 use sso_proto::{
     Reason, Refusal,
@@ -15,7 +18,7 @@ use time::OffsetDateTime;
 use tonic::Streaming;
 
 use crate::support::{
-    Master, Plan, SOON, Server, World, by_shares, facts, generation, port, reason,
+    Master, Plan, SOON, Server, World, by_shares, facts, generation, key, port, reason, rows,
 };
 
 const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
@@ -62,6 +65,10 @@ async fn a_rotation_activates_only_when_everybody_has_it() {
     let mut administrator = master.administrator();
     let locks = BackupLocks { shares: 3, shares_needed: 2, ..BackupLocks::default() };
     let request = PrepareRequest { locks: Some(locks) };
+    // Nobody says which numbers its database knows.
+    let refused = administrator.prepare(request.clone()).await.unwrap_err();
+    assert_eq!(reason(&refused), Reason::ServersUnreachable);
+    one.catch_up().await;
     let prepared = administrator.prepare(request.clone()).await.unwrap().into_inner();
     assert_eq!((prepared.generation, prepared.shares.len()), (2, 3));
     // The same one again, and nobody gets it.
@@ -69,9 +76,6 @@ async fn a_rotation_activates_only_when_everybody_has_it() {
     assert_eq!(again.fingerprint, prepared.fingerprint);
     assert_eq!(numbers(&one.fetch().await.unwrap().1), [1]);
 
-    let refused = administrator.rotate(rotate(2, &[])).await.unwrap_err();
-    assert_eq!(reason(&refused), Reason::ServersUnreachable);
-    one.catch_up().await;
     let refused = administrator.rotate(rotate(2, &[])).await.unwrap_err();
     assert_eq!(reason(&refused), Reason::BackupMissing);
     let verify = VerifyBackupRequest {
@@ -192,9 +196,9 @@ async fn database(master: &Master, server: &Server, closed: bool, refusal: &str)
     server.report(report).await.unwrap()
 }
 
-async fn until_ordered(beats: &mut Streaming<Heartbeat>) {
+async fn until_ordered(beats: &mut Streaming<Heartbeat>, number: u32) {
     let ordered =
-        async { while beats.message().await.unwrap().unwrap().closing_generations != [1] {} };
+        async { while beats.message().await.unwrap().unwrap().closing_generations != [number] {} };
     tokio::time::timeout(SOON, ordered).await.unwrap();
 }
 
@@ -217,7 +221,7 @@ async fn retiring_takes_the_word_of_a_server_and_destroying_takes_the_key() {
     let mut beats = one.watch().await;
     let mut other = master.administrator();
     let retiring = tokio::spawn(async move { other.retire(retire).await });
-    until_ordered(&mut beats).await;
+    until_ordered(&mut beats, 1).await;
     database(&master, &one, false, "7 rows are sealed under it").await;
     let refused = Refusal::from_status(&retiring.await.unwrap().unwrap_err()).unwrap();
     assert_eq!(refused.reason, Reason::GenerationInUse);
@@ -237,7 +241,7 @@ async fn retiring_takes_the_word_of_a_server_and_destroying_takes_the_key() {
 
     let mut other = master.administrator();
     let retiring = tokio::spawn(async move { other.retire(retire).await });
-    until_ordered(&mut beats).await;
+    until_ordered(&mut beats, 1).await;
     database(&master, &one, true, "").await;
     retiring.await.unwrap().unwrap();
     assert_eq!(state(&master, 1), Some(State::Retired));
@@ -252,11 +256,14 @@ async fn retiring_takes_the_word_of_a_server_and_destroying_takes_the_key() {
 }
 
 #[tokio::test]
-async fn nobody_retires_without_a_server() {
+async fn nobody_rotates_or_retires_without_a_server() {
     let world = World::new();
     world.make_keystore("master", 1);
     let master = world.start("master", port().await, &Plan::default()).await;
     let generation = prepared(&master);
+    let mut administrator = master.administrator();
+    let refused = administrator.rotate(rotate(2, &[])).await.unwrap_err();
+    assert_eq!(reason(&refused), Reason::ServersUnreachable);
     master
         .custody
         .change(|draft| {
@@ -264,12 +271,125 @@ async fn nobody_retires_without_a_server() {
             draft.activate(generation, NOW)
         })
         .unwrap();
-    let mut administrator = master.administrator();
     let began = tokio::time::Instant::now();
     let refused = administrator.retire(RetireRequest { generation: 1 }).await.unwrap_err();
     assert_eq!(reason(&refused), Reason::ServersUnreachable);
     assert!(began.elapsed() < Duration::from_secs(10));
     let unknown = administrator.retire(RetireRequest { generation: 9 }).await.unwrap_err();
     assert_eq!(reason(&unknown), Reason::GenerationNotFound);
+    master.close().await;
+}
+
+/// A generation that came back from a backup.
+const RESTORED: u32 = 40;
+
+/// A master of epoch 2 with generation 40 from a backup, and the fingerprint of that.
+async fn with_restored(world: &World) -> (Master, String) {
+    let master = world.master().await;
+    let keys = [(Generation::FIRST, key(1)), (generation(RESTORED), key(40))];
+    let ring = KeyRing::new(keys, Generation::FIRST).unwrap();
+    master
+        .custody
+        .change(|draft| {
+            draft.promote(0)?;
+            draft.restore(&ring, NOW)
+        })
+        .unwrap();
+    assert_eq!(state(&master, RESTORED), Some(State::Retired));
+    (master, Fingerprint::of(&key(40)).to_string())
+}
+
+/// What a server says whose database is of this epoch and has these generations.
+async fn knows(master: &Master, server: &Server, epoch: u64, generations: &[GenerationRows]) {
+    let now = master.current();
+    let report = ReportRequest {
+        version: now.change,
+        generations: generations.to_vec(),
+        ..facts(epoch, &now.primary.to_string())
+    };
+    server.report(report).await.unwrap();
+}
+
+fn closed(number: u32, fingerprint: &str) -> GenerationRows {
+    GenerationRows { closed: true, ..rows(number, fingerprint) }
+}
+
+async fn not_destroyed(master: &Master, fingerprint: &str) -> Refusal {
+    let request = DestroyRequest { generation: RESTORED, fingerprint: fingerprint.to_owned() };
+    let refused = master.administrator().destroy(request).await.unwrap_err();
+    assert_eq!(state(master, RESTORED), Some(State::Retired));
+    Refusal::from_status(&refused).unwrap()
+}
+
+#[tokio::test]
+async fn what_the_database_has_not_closed_is_not_destroyed() {
+    let world = World::new();
+    let (master, own) = with_restored(&world).await;
+    let first = master.current().entry(Generation::FIRST).unwrap().fingerprint.to_string();
+    let (one, two) = (world.server(&master, "sso-server-1"), world.server(&master, "sso-server-2"));
+    let watching = (one.watch().await, two.watch().await);
+
+    // The word of an earlier epoch is of a database that may be another by now.
+    knows(&master, &one, 1, &[rows(1, &first), closed(RESTORED, &own)]).await;
+    let refused = not_destroyed(&master, &own).await;
+    assert_eq!(refused.reason, Reason::ServersUnreachable);
+    knows(&master, &two, 2, &[rows(1, &first)]).await;
+    let refused = not_destroyed(&master, &own).await;
+    assert_eq!(refused.reason, Reason::GenerationInUse);
+    assert!(refused.message.contains("does not know generation 40 yet"), "{refused}");
+    assert!(refused.message.contains("sso secret retire 40"), "{refused}");
+
+    knows(&master, &two, 2, &[rows(1, &first), closed(RESTORED, "00ff00ff00ff00ff")]).await;
+    let refused = not_destroyed(&master, &own).await;
+    assert_eq!(refused.reason, Reason::GenerationInUse);
+    assert!(refused.message.contains("00ff00ff00ff00ff"), "{refused}");
+    let retire = RetireRequest { generation: RESTORED };
+    let refused = master.administrator().retire(retire).await.unwrap_err();
+    assert_eq!(reason(&refused), Reason::GenerationInUse);
+
+    knows(&master, &two, 2, &[rows(1, &first), rows(RESTORED, &own)]).await;
+    let refused = not_destroyed(&master, &own).await;
+    assert_eq!(refused.reason, Reason::GenerationInUse);
+    assert!(refused.message.contains("has generation 40 open"), "{refused}");
+    drop(watching);
+    master.close().await;
+}
+
+#[tokio::test]
+async fn a_restored_generation_is_closed_by_retiring_it_and_destroyed_then() {
+    let world = World::new();
+    let (master, own) = with_restored(&world).await;
+    let first = master.current().entry(Generation::FIRST).unwrap().fingerprint.to_string();
+    let one = world.server(&master, "sso-server-1");
+    let mut beats = one.watch().await;
+    knows(&master, &one, 2, &[rows(1, &first)]).await;
+    let mut administrator = master.administrator();
+    let retire = RetireRequest { generation: RESTORED };
+    let retiring = tokio::spawn(async move { administrator.retire(retire).await });
+    until_ordered(&mut beats, RESTORED).await;
+    // The server was told to close it before it took the key.
+    let now = master.current();
+    let refusal =
+        CloseRefusal { generation: RESTORED, message: "the database has never seen it".to_owned() };
+    let report = ReportRequest {
+        version: now.change,
+        generations: vec![rows(1, &first)],
+        close_refusals: vec![refusal],
+        ..facts(2, &now.primary.to_string())
+    };
+    one.report(report).await.unwrap();
+    heartbeats(&mut beats, 3).await;
+    assert!(!retiring.is_finished());
+    knows(&master, &one, 2, &[rows(1, &first), rows(RESTORED, &own)]).await;
+    heartbeats(&mut beats, 3).await;
+    assert!(!retiring.is_finished(), "the database has it open");
+    knows(&master, &one, 2, &[rows(1, &first), closed(RESTORED, &own)]).await;
+    retiring.await.unwrap().unwrap();
+    assert_eq!(state(&master, RESTORED), Some(State::Retired));
+
+    let destroy = DestroyRequest { generation: RESTORED, fingerprint: own };
+    master.administrator().destroy(destroy).await.unwrap();
+    assert_eq!(state(&master, RESTORED), Some(State::Destroyed));
+    assert_eq!(numbers(&one.fetch().await.unwrap().1), [1]);
     master.close().await;
 }

@@ -159,13 +159,12 @@ impl World {
 
     /// The keystore of a standby: a copy of what a primary has.
     pub(crate) fn copy_keystore(&self, of: &Unlocked, master: &str, member: u128) {
-        let (header, keys) = of.transfer();
-        let keys = keys.map(|(generation, key)| {
+        let keys = of.kept().into_iter().map(|(generation, _)| {
+            let key = of.ring.key(generation).expect("a key");
             (generation, LockedKey::from_bytes(key.expose()).expect("a key"))
         });
-        let member = Uuid::from_u128(member);
-        let copy =
-            Keystore::from_transfer(header, keys.collect(), member, &keystore_key(), Vec::new());
+        let (keys, member) = (keys.collect(), Uuid::from_u128(member));
+        let copy = Keystore::from_transfer(&of.header, keys, member, &keystore_key(), Vec::new());
         copy.expect("a keystore").write_new(&self.keystore(master)).expect("written");
     }
 
@@ -320,6 +319,7 @@ impl Server {
             version: state.version,
             held_epoch: state.epoch,
             generations: held.iter().map(|(number, print)| rows(*number, print)).collect(),
+            held_fingerprints: held.iter().map(|(_, print)| print.clone()).collect(),
             ..facts(state.epoch, &state.primary)
         };
         self.report(report).await.expect("reported")

@@ -327,7 +327,7 @@ mod tests {
                 fingerprint: "1".into(),
                 active: true,
             }],
-            revoked_servers: Vec::new(),
+            revocations: Default::default(),
         };
         transaction.admit_key_ring(&offered, clock.now()).await.unwrap();
         transaction.commit().await.unwrap();

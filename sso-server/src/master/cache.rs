@@ -70,7 +70,7 @@ impl CachedKeys {
             primary: self.primary,
             master: "of the sealed cache".to_owned(),
             generations: OfferedGeneration::all(&self.keys),
-            revoked_servers: Vec::new(),
+            revocations: Default::default(),
         }
     }
 }

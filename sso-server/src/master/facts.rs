@@ -3,6 +3,7 @@
 use sso_core::{
     derive::Fingerprint,
     key_ring::{Generation, KeyRing},
+    revocations::Revocations,
 };
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -20,8 +21,8 @@ pub struct OfferedKeyRing {
     pub master: String,
     /// Number and fingerprint of every generation in it, and whether it is the active one.
     pub generations: Vec<OfferedGeneration>,
-    /// The servers whose right to the master secret was revoked, as this master says.
-    pub revoked_servers: Vec<String>,
+    /// Which servers lost their right to the master secret, as this master says.
+    pub revocations: Revocations,
 }
 
 /// One generation of an offered key ring.
@@ -70,6 +71,8 @@ pub struct DatabaseFacts {
     pub primary: Option<Uuid>,
     /// Every generation that the database knows.
     pub generations: Vec<KnownGeneration>,
+    /// Which servers lost their right to the master secret, as the database remembers.
+    pub revocations: Revocations,
     /// When the rows were counted; `None` = not by this server.
     pub counted_at: Option<OffsetDateTime>,
     /// Sealing again.

@@ -88,7 +88,8 @@ impl MasterLink {
                 keepalive_interval: KEEPALIVE,
                 keepalive_timeout: KEEPALIVE,
             };
-            let channel = connect_channel(&url, tls.clone(), options)?;
+            let channel =
+                connect_channel(&url, tls.clone().only(settings.certificates.clone()), options)?;
             let client = MasterSecretClient::new(channel).max_decoding_message_size(LARGEST_ANSWER);
             ways.push(Way {
                 secret: Arc::clone(&secret),
@@ -251,7 +252,7 @@ impl Way {
             primary: word.primary,
             master: self.url.clone(),
             generations: OfferedGeneration::all(keys),
-            revoked_servers: word.revoked_servers.clone(),
+            revocations: word.revocations.clone(),
         }
     }
 
@@ -322,6 +323,8 @@ fn not_admitted(error: Error) -> Failure {
         Failure::Foreign(error.message)
     } else if error.reason == Reason::MasterOutdated {
         Failure::Outdated(error.message)
+    } else if error.reason == Reason::MasterSecretRevoked {
+        Failure::Revoked(error.message)
     } else {
         Failure::Waiting(format!("its new keys wait for the database: {error}"))
     }
@@ -414,8 +417,8 @@ impl MasterSecret {
     }
 }
 
-/// How far down the read lease was when that was logged last.
-#[derive(Debug, Default, PartialEq, Eq)]
+/// How far down the read lease is, and was when that was logged last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Warned {
     #[default]
     Not,
@@ -424,25 +427,43 @@ pub(super) enum Warned {
 }
 
 impl Warned {
-    pub(super) fn warn(&mut self, left: Duration, whole: Duration) {
-        let seconds = left.as_secs();
+    /// For this rest of a read lease that is so long as a whole.
+    pub(super) fn of(left: Duration, whole: Duration) -> Self {
         if left > whole / 2 {
-            *self = Self::Not;
+            Self::Not
         } else if left > whole / 5 {
-            if *self == Self::Not {
-                *self = Self::AtHalf;
-                tracing::warn!(
-                    seconds,
-                    "less than half of the read lease is left: no master confirms the keys"
-                );
-            }
-        } else if *self != Self::AtFifth {
-            *self = Self::AtFifth;
-            tracing::error!(
-                seconds,
+            Self::AtHalf
+        } else {
+            Self::AtFifth
+        }
+    }
+
+    /// What an administrator should know; nothing while most of the lease is left.
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Self::Not => "",
+            Self::AtHalf => "less than half of the read lease is left: no master confirms the keys",
+            Self::AtFifth => {
                 "less than a fifth of the read lease is left: the keys are forgotten at its end, and \
                  nothing can be read then"
-            );
+            }
+        }
+    }
+
+    /// Logs it once for each step down.
+    pub(super) fn warn(&mut self, left: Duration, whole: Duration) {
+        let (seconds, now) = (left.as_secs(), Self::of(left, whole));
+        match now {
+            Self::Not => *self = now,
+            _ if now <= *self => {}
+            Self::AtHalf => {
+                *self = now;
+                tracing::warn!(seconds, "{}", now.words());
+            }
+            Self::AtFifth => {
+                *self = now;
+                tracing::error!(seconds, "{}", now.words());
+            }
         }
     }
 }

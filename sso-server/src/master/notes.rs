@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sso_core::{derive::Fingerprint, key_ring::KeyRing};
+use sso_core::{derive::Fingerprint, key_ring::KeyRing, revocations::Revocations};
 use sso_proto::v1::Heartbeat;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -24,7 +24,7 @@ pub(super) struct Word {
     fingerprint: String,
     pub(super) closing: Vec<u32>,
     pub(super) reseal_rows_per_second: u32,
-    pub(super) revoked_servers: Vec<String>,
+    pub(super) revocations: Revocations,
 }
 
 impl Word {
@@ -50,7 +50,7 @@ impl Word {
             fingerprint: beat.active_fingerprint,
             closing: beat.closing_generations,
             reseal_rows_per_second: beat.reseal_rows_per_second,
-            revoked_servers: beat.revoked_servers,
+            revocations: beat.revocations.into_iter().collect(),
         })
     }
 

@@ -15,8 +15,15 @@ pub(super) fn request(secret: &MasterSecret) -> ReportRequest {
     let held = notes.held.filter(|held| held.admitted && read.is_some());
     // What this process agreed with the database may be later than what it counted.
     let (epoch, primary) = notes.seen;
-    let DatabaseFacts { epoch: _, primary: _, generations, counted_at, reseal, close_refusals } =
-        facts;
+    let DatabaseFacts {
+        epoch: _,
+        primary: _,
+        generations,
+        revocations,
+        counted_at,
+        reseal,
+        close_refusals,
+    } = facts;
     let rows = generations.into_iter().map(|known| GenerationRows {
         generation: known.number,
         fingerprint: known.fingerprint,
@@ -39,7 +46,16 @@ pub(super) fn request(secret: &MasterSecret) -> ReportRequest {
             .map(|(generation, message)| CloseRefusal { generation, message })
             .collect(),
         held_epoch: held.map_or(0, |held| held.epoch),
+        revocations: revocations.iter().map(|(name, number)| (name.to_owned(), number)).collect(),
+        held_fingerprints: held.map_or_else(Vec::new, |_| fingerprints(secret)),
     }
+}
+
+/// Of every generation held.
+fn fingerprints(secret: &MasterSecret) -> Vec<String> {
+    let keys = secret.lasting();
+    let generations = keys.iter().flat_map(|keys| keys.generations());
+    generations.map(|(_, fingerprint)| fingerprint.to_string()).collect()
 }
 
 fn reseal_status(progress: ResealProgress) -> ResealStatus {

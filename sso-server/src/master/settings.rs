@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use sso_core::{connector::check_address, settings::resolve};
+use sso_core::{connector::check_address, peer::CertificateRule, settings::resolve};
 use sso_protector::ProtectorSettings;
 
 /// Section `[master]`.
@@ -15,6 +15,9 @@ pub struct MasterSettings {
     /// The addresses of several: each of them may hand out and confirm the keys.
     #[serde(default)]
     urls: Vec<String>,
+    /// Whose certificate a master has, as one of these rules; without any, whoever has one of its host.
+    #[serde(default)]
+    pub certificates: Vec<CertificateRule>,
     /// How often a master is asked when it does not tell by itself, in seconds.
     #[serde(default = "default_poll")]
     pub poll_seconds: u64,
@@ -61,6 +64,7 @@ impl MasterSettings {
             read_lease_seconds: default_read_lease(),
             write_lease_seconds: default_write_lease(),
             cache: None,
+            certificates: Vec::new(),
         }
     }
 

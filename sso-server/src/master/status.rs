@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use sso_proto::Reason;
 use time::OffsetDateTime;
 
 use super::{
     MasterSecret,
+    link::Warned,
     notes::{Failure, MasterNote},
 };
+use crate::error::Error;
 
 /// The state of the keys, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,5 +158,69 @@ impl MasterSecret {
             epoch: notes.seen.0,
             from_cache: held.is_some_and(|held| !held.admitted),
         }
+    }
+
+    /// What ends before long, or has ended already, while values can be read: nothing is sealed, or
+    /// much of the read lease is gone. Each line begins with its reason.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let line = |reason: Reason, words: &str| format!("{}: {words}", reason.as_str());
+        let (Some(left), Ok(_)) = (self.leases.left(self.clock.instant()).0, self.keys_for_read())
+        else {
+            return Vec::new();
+        };
+        let mut warnings = Vec::new();
+        if let Err(error) = self.keys_for_write() {
+            let error = Error::from(error);
+            warnings.push(line(error.reason, &error.message));
+        }
+        let low = Warned::of(left, self.leases.read());
+        if low != Warned::Not {
+            let words = format!("{}; {} s are left", low.words(), left.as_secs());
+            warnings.push(line(Reason::MasterUnreachable, &words));
+        }
+        warnings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sso_core::{
+        clock::Clock,
+        key_ring::{Generation, KeyRing},
+        memory::LockedKey,
+    };
+
+    use super::*;
+
+    #[test]
+    fn warnings_come_long_before_the_keys_go() {
+        let clock = Clock::manual(OffsetDateTime::UNIX_EPOCH + time::Duration::days(20_000));
+        let first = Generation::new(1).unwrap();
+        let key = LockedKey::from_bytes(&[1; 32]).unwrap();
+        let secret =
+            MasterSecret::holding(KeyRing::new([(first, key)], first).unwrap(), clock.clone());
+        let after = |seconds| {
+            clock.advance(Duration::from_secs(seconds));
+            secret.warnings()
+        };
+        assert_eq!(after(14), [""; 0]);
+        // The write lease has ended.
+        let warnings = after(1);
+        let [nothing_is_sealed] = &warnings[..] else { panic!("{warnings:?}") };
+        assert!(nothing_is_sealed.starts_with("MASTER_UNREACHABLE: "), "{nothing_is_sealed}");
+        assert!(nothing_is_sealed.contains("nothing new is sealed"), "{nothing_is_sealed}");
+        // A half of the read lease, of 43200 s, is gone; then all but a fifth.
+        assert_eq!(after(43_200 / 2 - 16).len(), 1);
+        let half = after(1);
+        assert!(half[1].contains("less than half") && half[1].contains("21600 s"), "{half:?}");
+        assert!(after(43_200 * 3 / 10 - 1)[1].contains("less than half"));
+        let fifth = after(1);
+        assert!(fifth[1].contains("less than a fifth") && fifth[1].contains("8640 s"), "{fifth:?}");
+        assert!(fifth[1].contains("the keys are forgotten"), "{fifth:?}");
+        // Without keys there is a reason instead, and never both.
+        assert!(secret.keys_for_read().is_ok());
+        assert_eq!(after(8640), [""; 0]);
+        assert!(secret.keys_for_read().is_err());
     }
 }

@@ -112,6 +112,7 @@ impl Census {
         self.looked_at = Some(self.clock.instant());
         self.facts.epoch = known.epoch;
         self.facts.primary = known.primary;
+        self.facts.revocations = known.revocations;
         let rows = |number| {
             let counted = self.counts.iter().find(|count| count.generation == number);
             counted.map_or(0, SealedCount::rows)

@@ -1,9 +1,8 @@
 //! Generations of the master secret as the database knows them: which key rings it takes, under which
 //! generations values may be sealed, and which servers lost their right.
 
-use std::collections::BTreeSet;
-
 use sqlx::{AnyConnection, any::AnyRow};
+use sso_core::revocations::Revocations;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -46,10 +45,11 @@ const HOLD_LEADER: Statement = Statement {
     postgres: "SELECT master_epoch, master_primary FROM system WHERE id = 1 FOR SHARE",
 };
 const SET_LEADER: &str = "UPDATE system SET master_epoch = $1, master_primary = $2 WHERE id = 1";
-const REVOKED: &str = "SELECT server FROM revoked_servers ORDER BY server";
+const REVOCATIONS: &str = "SELECT server, number FROM revocations";
 const REVOKE: &str = "\
-    INSERT INTO revoked_servers (server, revoked_at) VALUES ($1, $2) ON CONFLICT (server) DO NOTHING";
-const READMIT: &str = "DELETE FROM revoked_servers WHERE server = $1";
+    INSERT INTO revocations (server, number, noted_at) VALUES ($1, $2, $3) ON CONFLICT (server) \
+    DO UPDATE SET number = excluded.number, noted_at = excluded.noted_at \
+    WHERE excluded.number > revocations.number";
 
 pub(super) const STATEMENTS: &[Statement] = &[
     HOLD,
@@ -60,9 +60,8 @@ pub(super) const STATEMENTS: &[Statement] = &[
     Statement::same(LEADER),
     HOLD_LEADER,
     Statement::same(SET_LEADER),
-    Statement::same(REVOKED),
+    Statement::same(REVOCATIONS),
     Statement::same(REVOKE),
-    Statement::same(READMIT),
 ];
 
 /// A generation as the database knows it.
@@ -87,6 +86,8 @@ pub struct KnownGenerations {
     pub primary: Option<Uuid>,
     /// By number.
     pub generations: Vec<StoredGeneration>,
+    /// How often the right of each server to the master secret was revoked or given back.
+    pub revocations: Revocations,
 }
 
 /// What the database says to a key ring.
@@ -136,15 +137,16 @@ impl Storage {
         let mut connection = self.reader().await?;
         let (epoch, primary) = leader(&mut connection, LEADER).await?;
         let generations = list(&mut connection).await?;
-        Ok(KnownGenerations { epoch, primary, generations })
+        let revocations = revocations(&mut connection).await?;
+        Ok(KnownGenerations { epoch, primary, generations, revocations })
     }
 
-    /// The servers whose right to the master secret was revoked, as a master said last.
+    /// How often the right of each server to the master secret was revoked or given back.
     ///
     /// # Errors
-    /// `Unavailable`.
-    pub async fn revoked_servers(&self) -> Result<BTreeSet<String>, StorageError> {
-        revoked(&mut *self.reader().await?).await
+    /// `Unavailable`, `Corrupt`.
+    pub async fn revocations(&self) -> Result<Revocations, StorageError> {
+        revocations(&mut *self.reader().await?).await
     }
 }
 
@@ -250,29 +252,25 @@ impl Transaction {
         Ok(CloseOutcome::Closed)
     }
 
-    /// Writes which servers lost their right to the master secret, and takes out those that have it
-    /// again; whether that changed anything.
+    /// Takes over every later word about the right of a server to the master secret, and gives what is
+    /// known then. A master that has not heard of a revocation does not undo it.
     ///
     /// # Errors
-    /// `Unavailable`.
-    pub async fn set_revoked_servers(
+    /// `Unavailable`, `Corrupt`.
+    pub async fn note_revocations(
         &mut self,
-        servers: &[String],
+        told: &Revocations,
         now: OffsetDateTime,
-    ) -> Result<bool, StorageError> {
-        let before = revoked(self.connection()).await?;
-        let after: BTreeSet<String> = servers.iter().map(|server| clean(server)).collect();
-        for server in after.difference(&before) {
+    ) -> Result<Revocations, StorageError> {
+        for (server, number) in told.iter() {
             sqlx::query(REVOKE)
-                .bind(&**server)
+                .bind(clean(server))
+                .bind(i64::from(number))
                 .bind(micros(now))
                 .execute(self.connection())
                 .await?;
         }
-        for server in before.difference(&after) {
-            sqlx::query(READMIT).bind(&**server).execute(self.connection()).await?;
-        }
-        Ok(before != after)
+        revocations(self.connection()).await
     }
 }
 
@@ -338,9 +336,13 @@ async fn list(connection: &mut AnyConnection) -> Result<Vec<StoredGeneration>, S
     rows.iter().map(parse).collect()
 }
 
-async fn revoked(connection: &mut AnyConnection) -> Result<BTreeSet<String>, StorageError> {
-    let rows = sqlx::query(REVOKED).fetch_all(connection).await?;
-    rows.iter().map(|row| Columns::of("revoked_servers", row).text("server")).collect()
+async fn revocations(connection: &mut AnyConnection) -> Result<Revocations, StorageError> {
+    let rows = sqlx::query(REVOCATIONS).fetch_all(connection).await?;
+    let parse = |row: &AnyRow| {
+        let columns = Columns::of("revocations", row);
+        Ok((columns.text("server")?, columns.number("number")?))
+    };
+    rows.iter().map(parse).collect()
 }
 
 fn parse(row: &AnyRow) -> Result<StoredGeneration, StorageError> {

@@ -20,7 +20,7 @@ pub(super) struct Who {
     pub(super) reader: bool,
     /// Auditor: beyond ESSO.
     pub(super) auditor: bool,
-    /// Trusted host: beyond ESSO, SECURITY-CASES 38.
+    /// Trusted host: beyond ESSO; threat-model.md, case 38.
     pub(super) trusted: bool,
 }
 
@@ -146,7 +146,7 @@ pub(super) fn allows(who: Who, operation: Operation, kind: Kind) -> bool {
         O::TicketRedeem | O::CredentialsLogon => pa,
         // Row 32.
         O::TicketIssue | O::AssertionKeys => true,
-        // SECURITY-CASES 38.
+        // threat-model.md, case 38.
         O::TicketForward => who.trusted,
         // Beyond ESSO: a ticket tells of the one it was issued to.
         O::TicketInspect(whose) => whose == Whose::Own || aa,

@@ -348,8 +348,8 @@ fn ordinary_users_may_do_what_the_type_of_the_application_lets_them() {
     });
 }
 
-/// SECURITY-CASES 4: what cannot be read never becomes a yes. Each fault is one row that the rules need,
-/// damaged behind the server's back.
+/// threat-model.md, case 4: what cannot be read never becomes a yes. Each fault is one row that the
+/// rules need, damaged behind the server's back.
 #[test]
 fn a_row_that_cannot_be_read_never_lets_anybody_in() {
     let faults = [

@@ -188,7 +188,8 @@ fn sources_of_the_same_domain_are_refused_before_anything_starts() {
     assert!(error.contains("identity.domains") && error.contains("identity.token[0]"), "{error}");
 }
 
-/// SECURITY-CASES 9, ESSO.md 14.3 row 28: whoever gets the name of somebody who left inherits nothing.
+/// threat-model.md, case 9, ESSO.md 14.3 row 28: whoever gets the name of somebody who left
+/// inherits nothing.
 #[test]
 fn a_name_belongs_to_its_first_holder_until_an_administrator_has_that_one_forgotten() {
     let key = signing_key();

@@ -143,7 +143,7 @@ fn without_a_server_nothing_is_rotated() {
     assert_ne!(generation(&status, 2)["state"], "active", "{status:#}");
 }
 
-/// SECURITY-CASES 21: whoever calls writes the files; and nobody but an administrator calls.
+/// threat-model.md, case 21: whoever calls writes the files; and nobody but an administrator calls.
 #[test]
 fn nobody_but_an_administrator_of_the_master_is_served() {
     let system = System::start(Database::Sqlite);

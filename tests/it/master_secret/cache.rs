@@ -113,8 +113,8 @@ fn the_cache_ends_with_the_lease_and_opens_for_nobody_else() {
     });
 }
 
-/// SECURITY-CASES 28, for every file that the life of the master secret makes: caches, shares, officers'
-/// keys, backups, keystores kept aside.
+/// threat-model.md, case 28, for every file that the life of the master secret makes: caches,
+/// shares, officers' keys, backups, keystores kept aside.
 #[test]
 fn every_file_of_the_master_secret_is_private() {
     let mut system = with_cache(Timing::default());

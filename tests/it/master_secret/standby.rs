@@ -136,7 +136,7 @@ fn an_old_primary_that_was_cut_off_never_activates() {
         let (error, _) = refused(&at_standby(&system, &["promote"]));
         error.contains("generations that this master does not have: 2 (").then_some(())
     });
-    let promoted = at_standby(&system, &["promote", "--force"]);
+    let promoted = at_standby(&system, &["promote", "--force", "--yes"]);
     assert!(promoted.status.success(), "{}", String::from_utf8_lossy(&promoted.stderr));
     let restored = at_standby(&system, &[&["restore", path(&backup)][..], &with_password].concat());
     assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));

@@ -26,7 +26,7 @@ use sso_server::{
     model::{
         Account, Accounts, Application, ApplicationFlags, ApplicationId, ApplicationName,
         ApplicationType, AuditFilter, Bag, ConfigurationId, ExternalUser, FieldUpdate, Fields,
-        Identifier, Mapping, MappingId, MappingState, PageRequest, Revision,
+        GlobalInfo, Identifier, Mapping, MappingId, MappingState, PageRequest, Revision,
     },
     reseal::{Foundations, ResealSettings, Resealer},
     storage::{
@@ -38,8 +38,11 @@ use sso_server::{
 use sso_tests::postgres;
 use time::{OffsetDateTime, macros::datetime};
 use tokio::sync::watch;
+use uuid::Uuid;
 
 const NOW: OffsetDateTime = datetime!(2026-03-01 12:00 UTC);
+/// Epoch and primary that the database knows.
+const LEADER: (u64, Uuid) = (1, Uuid::from_u128(2));
 const BY: &str = "DEV\\admin";
 
 fn key(number: u32) -> LockedKey {
@@ -70,7 +73,20 @@ impl Scene {
             let fingerprint = Fingerprint::of(&key(number));
             scene.sql(&format!("INSERT INTO generations (generation, fingerprint, admitted_at) VALUES ({number}, '{fingerprint}', 0)")).await;
         }
+        scene.system().await;
+        let (epoch, primary) = LEADER;
         scene
+            .sql(&format!("UPDATE system SET master_epoch = {epoch}, master_primary = '{primary}'"))
+            .await;
+        scene
+    }
+
+    async fn system(&self) {
+        let mut transaction = self.storage.begin().await.unwrap();
+        let administrators = || Accounts::parse(&["DEV\\a"]).unwrap();
+        let global = GlobalInfo::initial(administrators(), administrators());
+        transaction.initialise_system(&global, self.clock.now()).await.unwrap();
+        transaction.commit().await.unwrap();
     }
 
     async fn sql(&self, text: &str) {

@@ -43,7 +43,10 @@ impl Worker {
     /// The masters hand out these generations, the last one active.
     fn hand_out(&mut self, numbers: &[u32]) -> &mut Self {
         *self.keys.lock().unwrap() = Some(ring(numbers));
-        self.orders.send_modify(|orders| orders.active = numbers.last().copied());
+        self.orders.send_modify(|orders| {
+            orders.active = numbers.last().copied();
+            orders.leader = Some(LEADER);
+        });
         self
     }
 

@@ -1,13 +1,13 @@
 //! Which key rings the database takes, and what may be sealed while a generation closes.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
-use sso_core::clock::Clock;
+use sso_core::{clock::Clock, revocations::Revocations};
 use sso_proto::Reason;
 use sso_server::{
     generations,
     master::{OfferedGeneration, OfferedKeyRing},
-    model::{ApplicationId, ApplicationType, GlobalInfo, Revision},
+    model::{ApplicationId, ApplicationType, GlobalInfo, Revision, ServerEntry},
     storage::{Admission, CloseOutcome, SealedCredentials, Storage, StorageError},
 };
 use uuid::Uuid;
@@ -33,7 +33,7 @@ fn ring(epoch: u64, numbers: &[u32]) -> OfferedKeyRing {
         primary: PRIMARY,
         master: "https://master:7410".to_owned(),
         generations: numbers.iter().map(generation).collect(),
-        revoked_servers: Vec::new(),
+        revocations: Revocations::default(),
     }
 }
 
@@ -46,7 +46,7 @@ async fn system(storage: &Storage) {
 
 /// What the database says, as a reason.
 async fn admit(scene: &Scene, offered: &OfferedKeyRing) -> Result<(), Reason> {
-    let admitted = generations::admit(&scene.storage, &scene.clock, offered).await;
+    let admitted = generations::admit(&scene.storage, &scene.clock, "own", offered).await;
     admitted.map_err(|error| error.reason)
 }
 
@@ -56,9 +56,19 @@ async fn open_generations(storage: &Storage) -> Vec<u32> {
     open.map(|it| it.number).collect()
 }
 
+/// A system that `PRIMARY` leads in epoch 1.
+async fn led(scene: &Scene) {
+    system(&scene.storage).await;
+    scene
+        .sql("UPDATE system SET master_epoch = 1, master_primary = '00000000-0000-0000-0000-000000000002'")
+        .await;
+}
+
 async fn close(storage: &Storage, number: u32) -> CloseOutcome {
-    let known = storage.known_generations().await.unwrap();
-    let leader = (known.epoch, known.primary.unwrap_or_default());
+    close_for(storage, number, (1, PRIMARY)).await
+}
+
+async fn close_for(storage: &Storage, number: u32, leader: (u64, Uuid)) -> CloseOutcome {
     generations::close(storage, &Clock::manual(NOW), number, leader).await.unwrap()
 }
 
@@ -143,29 +153,55 @@ async fn a_closed_generation_may_be_missing_and_is_never_opened_again() {
 }
 
 #[tokio::test]
-async fn revoked_servers_are_remembered_until_they_are_readmitted() {
+async fn revocations_are_remembered_until_they_are_taken_back_on_purpose() {
     on_each(async |scene| {
         system(&scene.storage).await;
-        let revoked = |names: &[&str]| OfferedKeyRing {
-            revoked_servers: names.iter().map(|name| (*name).to_owned()).collect(),
-            ..ring(1, &[1, 2, 3, 9])
+        let told = |epoch, numbers: &[(&str, u32)]| OfferedKeyRing {
+            revocations: numbers.iter().map(|(name, number)| ((*name).into(), *number)).collect(),
+            ..ring(epoch, &[1, 2, 3, 9])
         };
         let kept = async || {
-            let ring = ring(1, &[1, 2, 3, 9]);
+            let ring = ring(2, &[1, 2, 3, 9]);
             let kept = generations::admit_kept(&scene.storage, &scene.clock, "two", &ring).await;
             kept.map_err(|error| error.reason)
         };
-        admit(scene, &revoked(&["one", "two"])).await.unwrap();
-        let set = |names: &[&str]| names.iter().map(|it| (*it).to_owned()).collect::<BTreeSet<_>>();
-        assert_eq!(scene.storage.revoked_servers().await.unwrap(), set(&["one", "two"]));
+        let revoked = async || {
+            let known = scene.storage.revocations().await.unwrap();
+            known.revoked().map(str::to_owned).collect::<Vec<_>>()
+        };
+        admit(scene, &told(1, &[("one", 1), ("two", 3)])).await.unwrap();
+        assert_eq!(revoked().await, ["one", "two"]);
         assert_eq!(kept().await, Err(Reason::MasterSecretRevoked));
-        admit(scene, &revoked(&["one", "three"])).await.unwrap();
-        assert_eq!(scene.storage.revoked_servers().await.unwrap(), set(&["one", "three"]));
-        // Keys that were kept say nothing of it.
-        assert_eq!(kept().await, Ok(()));
-        assert_eq!(scene.storage.revoked_servers().await.unwrap(), set(&["one", "three"]));
-        admit(scene, &revoked(&[])).await.unwrap();
-        assert_eq!(scene.storage.revoked_servers().await.unwrap(), set(&[]));
+        let report = |at| ServerEntry {
+            name: "two".into(),
+            address: String::new(),
+            version: String::new(),
+            started_at: NOW,
+            last_seen_at: at,
+            master_state: String::new(),
+        };
+        // A standby that is behind, and one that was promoted without having heard of it.
+        for behind in [told(1, &[("two", 2)]), told(2, &[])] {
+            admit(scene, &behind).await.unwrap();
+            assert_eq!(revoked().await, ["one", "two"]);
+        }
+        // The server itself gets nothing from such a one, and nothing of that offer is noted.
+        admit(scene, &told(2, &[("own", 1)])).await.unwrap_err();
+        let again = told(2, &[("own", 1), ("one", 2)]);
+        assert_eq!(admit(scene, &again).await, Err(Reason::MasterSecretRevoked));
+        assert_eq!(revoked().await, ["one", "two"]);
+        admit(scene, &told(2, &[("two", 4)])).await.unwrap();
+        assert_eq!(revoked().await, ["one"]);
+        // Keys that were kept are used, unless the clock was set back.
+        for (ahead, kept_then) in [(59, Ok(())), (61, Err(Reason::MasterSecretExpired))] {
+            let at = NOW + time::Duration::seconds(ahead);
+            let mut transaction = scene.storage.begin().await.unwrap();
+            transaction.report_server(&report(at)).await.unwrap();
+            transaction.commit().await.unwrap();
+            assert_eq!(kept().await, kept_then);
+        }
+        let known = scene.storage.known_generations().await.unwrap().revocations;
+        assert_eq!(known, scene.storage.revocations().await.unwrap());
     })
     .await;
 }
@@ -174,8 +210,12 @@ async fn revoked_servers_are_remembered_until_they_are_readmitted() {
 async fn nothing_is_written_under_a_closed_or_unknown_generation() {
     on_each(async |scene| {
         let storage = &scene.storage;
+        led(scene).await;
         let app = application("a");
         insert(storage, &app).await.unwrap();
+        for other in [(1, KEYSTORE), (0, PRIMARY), (2, PRIMARY)] {
+            assert_eq!(close_for(storage, 2, other).await, CloseOutcome::LedByAnother);
+        }
         assert_eq!(close(storage, 2).await, CloseOutcome::Closed);
         for generation in [2, 5] {
             let closed = Err(StorageError::GenerationClosed(generation));
@@ -203,6 +243,7 @@ async fn nothing_is_written_under_a_closed_or_unknown_generation() {
 async fn a_generation_with_values_stays_open_and_says_where_they_are() {
     on_each(async |scene| {
         let storage = &scene.storage;
+        led(scene).await;
         let app = application("a");
         insert(storage, &app).await.unwrap();
         write(storage, app.id, &identifier("i"), b"x").await.unwrap();
@@ -231,6 +272,7 @@ async fn closing_waits_for_a_writer_and_counts_what_it_wrote() {
                 .await;
         }
         let storage = &open(&scene.url, &scene.clock).await;
+        led(scene).await;
         let app = application("a");
         insert(storage, &app).await.unwrap();
         let id = sso_server::model::ConfigurationId::generate();
@@ -254,6 +296,7 @@ async fn closing_waits_for_a_writer_and_counts_what_it_wrote() {
 async fn however_writers_and_closers_race_nothing_is_under_a_closed_generation() {
     on_each(async |scene| {
         let storage = &scene.storage;
+        led(scene).await;
         let app = application("a");
         insert(storage, &app).await.unwrap();
         for round in 0..6 {

@@ -138,7 +138,7 @@ fn tickets_are_allowed_by_the_system_and_the_application() {
     });
 }
 
-/// SECURITY-CASES 38, ESSO.md 5.5.
+/// threat-model.md, case 38, ESSO.md 5.5.
 #[test]
 fn only_a_trusted_host_names_a_sender() {
     on_each_database(|system, runtime| {
@@ -249,7 +249,7 @@ fn what_is_looked_into_is_told_to_its_owner_and_affiliate_administrators() {
     });
 }
 
-/// SECURITY-CASES 9.
+/// threat-model.md, case 9.
 #[test]
 fn a_ticket_does_not_outlive_the_application_or_the_mapping_it_was_issued_for() {
     on_each_database(|system, runtime| {
@@ -357,7 +357,8 @@ fn only_a_trusted_host_forwards_the_token_of_an_end_user() {
     });
 }
 
-/// SECURITY-CASES 3, 17, 22, 27 over the wire; every bit is flipped in the tests of the vault.
+/// threat-model.md, cases 3, 17, 22, 27 over the wire; every bit is flipped in the tests of the
+/// vault.
 #[test]
 fn only_the_one_text_of_a_ticket_is_taken() {
     on_each_database(|system, runtime| {

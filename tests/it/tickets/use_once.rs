@@ -1,4 +1,4 @@
-//! One-time tickets: promise 9, SECURITY-CASES 1 and 5.
+//! One-time tickets: promise 9, threat-model.md, cases 1 and 5.
 
 use sso_proto::{Reason, v1};
 use sso_tests::{everywhere::on_each_database_with, raw};

@@ -111,11 +111,12 @@ pub(crate) struct DestroyArgs {
     /// Number of the generation
     #[arg(value_name = "GENERATION")]
     pub(super) generation: u32,
-    /// Its fingerprint, as 'sso secret status' shows it: to be sure that it is the right one
+    /// Its fingerprint, as 'sso secret status' shows it: to be sure that it is the right one. Without it
+    /// you are asked to type it
     #[arg(long, value_name = "HEX")]
     pub(super) fingerprint: Option<String>,
     /// Do not ask
-    #[arg(long, short = 'y')]
+    #[arg(long, short = 'y', requires = "fingerprint")]
     pub(super) yes: bool,
 }
 

@@ -34,11 +34,10 @@ pub(super) async fn destroy(
     output: &Output,
 ) -> Result<(), Failure> {
     let generation = args.generation;
-    let asks = args.fingerprint.is_none() && !args.yes;
-    if asks && !io::stdin().is_terminal() {
+    if args.fingerprint.is_none() && !io::stdin().is_terminal() {
         return Err(Failure::usage_hint(
             "there is no terminal to ask on whether the right generation is meant",
-            "--fingerprint HEX, as 'sso secret status' shows it, or --yes",
+            "--fingerprint HEX, as 'sso secret status' shows it",
         ));
     }
     let secret = master.connect()?;
@@ -51,9 +50,7 @@ pub(super) async fn destroy(
         }
         None => {
             let known = fingerprint_of(&secret.status().await?, generation)?;
-            if asks {
-                ask_for(generation, &known)?;
-            }
+            ask_for(generation, &known)?;
             known
         }
     };

@@ -9,6 +9,7 @@ use std::{
 };
 
 use sso_client::{
+    ClientError,
     secret::{Locks, MadeBackup, Opener, Secret, ShareCount},
     v1::VerifyBackupResponse,
 };
@@ -97,7 +98,8 @@ fn exists(path: &Path) -> Failure {
     )
 }
 
-/// Files that were written, and are removed again unless they are kept.
+/// Files that were written, and are removed again unless they are kept. Once the master may have opened
+/// them they count as a backup there, so that they are kept whatever becomes of the command.
 pub(super) struct Written {
     files: Vec<PathBuf>,
     kept: bool,
@@ -120,6 +122,20 @@ impl Written {
     pub(super) fn keep(mut self) -> Vec<PathBuf> {
         self.kept = true;
         self.files.iter().skip(1).cloned().collect()
+    }
+
+    /// What is said of files that the master refused, or may have opened. Only words of the service prove
+    /// that it did not.
+    fn not_verified(mut self, error: ClientError, file: &Path) -> Failure {
+        if error.refusal().is_some() && self.verified.is_none() {
+            self.kept = false;
+            return error.into();
+        }
+        Failure::refused(
+            format!("{}: {error}", file.display()),
+            "the master may have taken the file for a backup, so it was kept: open it again with sso \
+             secret verify FILE",
+        )
     }
 
     /// Whether the master opened it again.
@@ -175,7 +191,12 @@ pub(super) async fn back_up(
         openers.push(Opener::Shares(shares.collect::<Result<_, _>>()?));
     }
     for opener in &openers {
-        written.verified = Some(secret.verify(&document.text, opener, &[]).await?);
+        // Also when this is cut off while the master opens it.
+        written.kept = true;
+        match secret.verify(&document.text, opener, &[]).await {
+            Ok(verified) => written.verified = Some(verified),
+            Err(error) => return Err(written.not_verified(error, &target.file)),
+        }
     }
     Ok(written)
 }
@@ -184,7 +205,8 @@ pub(super) async fn back_up(
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
-    use sso_client::SecretText;
+    use sso_client::{Refusal, SecretText};
+    use sso_proto::Reason;
 
     use super::*;
 
@@ -212,6 +234,39 @@ mod tests {
         assert!(target().unwrap_err().message().ends_with("b exists"));
         fs::remove_file(&file).unwrap();
         assert!(target().unwrap_err().message().ends_with("b.share-1 exists"));
+    }
+
+    /// Promise 4: what the master counts as a backup is not removed, whatever the answer says.
+    #[test]
+    fn what_the_master_may_have_opened_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("b");
+        let refused = || {
+            let message = "wrong password".to_owned();
+            ClientError::Denied(Refusal {
+                reason: Reason::BackupPasswordWrong.as_str().to_owned(),
+                event: None,
+                message,
+                request_id: String::new(),
+            })
+        };
+        let cut = || ClientError::Unreachable {
+            addr: "https://master:1".into(),
+            reason: "the connection was cut".into(),
+            trust: false,
+            outcome_unknown: true,
+        };
+        for (error, opened_before, kept) in
+            [(refused(), false, false), (refused(), true, true), (cut(), false, true)]
+        {
+            let made = MadeBackup { shares: Vec::new(), ..made() };
+            let mut written = Target::new(&file, None).unwrap().write(&made).unwrap();
+            written.kept = true;
+            written.verified = opened_before.then(VerifyBackupResponse::default);
+            let failure = written.not_verified(error, &file);
+            assert_eq!(file.exists(), kept, "{failure:?}");
+            let _ = fs::remove_file(&file);
+        }
     }
 
     #[test]

@@ -98,9 +98,10 @@ pub(super) async fn prepare(
     let prepared = secret.prepare(locks).await?;
     let written = back_up(secret, &prepared.backup, target, locks).await?;
     if !written.has(prepared.generation, &prepared.fingerprint) {
+        written.keep();
         return Err(Failure::refused(
             format!("the backup does not give generation {} back", prepared.generation),
-            "nothing was rotated, and the file was removed again; try again",
+            "nothing was rotated; the file was kept, because it counts as a backup of the others; try again",
         ));
     }
     Ok((prepared.generation, written))

@@ -34,7 +34,7 @@ fn command_lines() {
         "restore b --password-file p",
         "reminder b",
         "retire 1",
-        "destroy 1 --yes",
+        "destroy 1",
         "promote --force --yes",
         "officer-key k",
     ] {
@@ -54,6 +54,7 @@ fn command_lines() {
         "backup b --password secret",
         "verify b --share 1 --officer-key k",
         "destroy one",
+        "destroy 1 --yes",
         "retire",
     ] {
         assert!(parsed(bad).is_err(), "{bad}");

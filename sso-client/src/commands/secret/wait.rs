@@ -10,6 +10,7 @@ use sso_client::{
     secret::Secret,
     v1::{GenerationState, GetSecretStatusResponse, ResealStatus, SecretGeneration},
 };
+use sso_proto::Reason;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{failure::Failure, output::Output};
@@ -150,7 +151,7 @@ impl Wait {
             match secret.retire(generation).await {
                 Ok(()) => retired.push(generation),
                 Err(ClientError::Precondition(refusal))
-                    if refusal.reason == "GENERATION_IN_USE" =>
+                    if refusal.known() == Some(Reason::GenerationInUse) =>
                 {
                     return Ok(false);
                 }

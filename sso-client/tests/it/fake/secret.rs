@@ -173,7 +173,7 @@ impl Secret for Service {
         request: Request<v1::RevokeServerRequest>,
     ) -> Result<Response<v1::RevokeServerResponse>, Status> {
         let call = format!("revoke {}", request.into_inner().name);
-        let answer = v1::RevokeServerResponse { told: true, forgotten_by: None };
+        let answer = v1::RevokeServerResponse { told: true, ..Default::default() };
         self.state.secret.answer(call, answer)
     }
 

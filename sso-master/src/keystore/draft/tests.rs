@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use time::{Duration, macros::datetime};
+use uuid::Uuid;
 
 use super::*;
 
@@ -213,7 +214,7 @@ fn what_a_state_does_not_allow_is_refused_with_name_state_and_advice() {
             Reason::GenerationStateWrong,
             "is active: only a retired",
         ),
-        (&first, |draft| draft.readmit("a"), Reason::ServerNotFound, "\"a\""),
+        (&first, |draft| draft.readmit(""), Reason::InvalidRequest, "no name"),
         (&first, |draft| draft.revoke("").map(drop), Reason::InvalidRequest, "no name"),
         (
             &first,
@@ -362,9 +363,15 @@ fn a_server_is_revoked_once_and_readmitted() {
         assert!(!draft.revoke("b")?);
         draft.revoke("a")
     });
-    assert_eq!(revoked.revoked_servers().iter().collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(revoked.revocations().revoked().collect::<Vec<_>>(), ["a", "b"]);
     let readmitted = after(&revoked, |draft| draft.readmit("a"));
-    assert_eq!(readmitted.revoked_servers().iter().collect::<Vec<_>>(), ["b"]);
+    assert_eq!(readmitted.revocations().revoked().collect::<Vec<_>>(), ["b"]);
+    // Somebody else may have revoked it, of which this keystore has not heard.
+    let unheard = after(&keystore(), |draft| draft.readmit("a"));
+    assert_eq!(unheard.revocations().iter().collect::<Vec<_>>(), [("a", 2)]);
+    let told = [("a".to_owned(), 3), ("b".to_owned(), 2)].into_iter().collect();
+    let learnt = after(&unheard, |draft| draft.learn_revocations(&told));
+    assert_eq!(learnt.revocations().revoked().collect::<Vec<_>>(), ["a"]);
     let same = readmitted.edit(&key(2), |draft| draft.revoke("b")).unwrap();
     assert!(!same.value && same.keystore.is_none() && same.value == same.keep_aside);
 }
@@ -391,7 +398,7 @@ fn a_follower_takes_over_what_is_newer_and_stays_who_it_is() {
     let adopted = adopted.keystore.unwrap();
     assert_eq!((adopted.member(), adopted.change()), (Uuid::from_u128(9), newer.change()));
     assert_eq!(states(&adopted), states(&newer));
-    assert_eq!(adopted.revoked_servers(), newer.revoked_servers());
+    assert_eq!(adopted.revocations(), newer.revocations());
     assert_eq!(adopted.open(&key(2)).unwrap(), newer.open(&key(2)).unwrap());
     assert_eq!(
         adopted.header_for_transfer(),

@@ -14,6 +14,7 @@ fn facts() -> DatabaseFacts {
             rows: 12,
             closed: true,
         }],
+        revocations: [("x".to_owned(), 1)].into_iter().collect(),
         counted_at: Some(at),
         reseal: ResealProgress {
             working: true,
@@ -50,6 +51,8 @@ async fn a_report_says_how_server_and_database_stand() {
     assert_eq!((reseal.failed, reseal.waiting_for), (vec!["mapping x".into()], "nobody".into()));
     assert_eq!((report.read_lease_left_ms, report.write_lease_left_ms), (600_000, 15_000));
     assert_eq!(report.close_refusals[0].generation, 2);
+    assert_eq!(report.revocations["x"], 1);
+    assert_eq!(report.held_fingerprints.len(), 1);
     assert_eq!(report.program_version, env!("CARGO_PKG_VERSION"));
     // One process, one instance.
     let instances: Vec<_> = scene.reports(0).into_iter().map(|report| report.instance).collect();
