@@ -162,7 +162,7 @@ reasons! {
     GenerationInUse = "GENERATION_IN_USE", FailedPrecondition, Some(10814), "Values are sealed under the generation, or may be.";
     GenerationFingerprintWrong = "GENERATION_FINGERPRINT_WRONG", FailedPrecondition, Some(10815), "The fingerprint is not that of the generation.";
     BackupMissing = "BACKUP_MISSING", FailedPrecondition, Some(10589), "No backup that was opened again has the generation.";
-    BackupForeign = "BACKUP_FOREIGN", FailedPrecondition, Some(10815), "The backup belongs to another keystore, or has another key for a generation.";
+    BackupForeign = "BACKUP_FOREIGN", FailedPrecondition, Some(10815), "The backup belongs to another keystore, has another key for a generation, or nothing proves that this system made it.";
     BackupHasNothingNew = "BACKUP_HAS_NOTHING_NEW", FailedPrecondition, None, "The keystore has every generation of the backup already.";
     ServersUnreachable = "SERVERS_UNREACHABLE", FailedPrecondition, None, "No SSO server is there that could take a new generation.";
     PromotionRefused = "PROMOTION_REFUSED", FailedPrecondition, None, "The master lacks what the database uses, or nobody can say what that is.";

@@ -1,5 +1,5 @@
 //! A server that asks for certificates and does without them: whoever shows a bad one is refused all the
-//! same.
+//! same. And a client that wants the certificate of one server alone.
 
 #[cfg(test)]
 #[expect(dead_code, reason = "this test needs only a part of it")]
@@ -19,6 +19,7 @@ mod tests {
         connector::{
             ClientTls, ConnectOptions, connect_channel, is_trust_failure, transport_reason,
         },
+        peer::{CertificatePart, CertificateRule},
         tls::{ClientCertificate, TlsReloader, TlsSettings, TrustSettings},
     };
     use tokio::net::TcpListener;
@@ -180,5 +181,23 @@ mod tests {
         let status = call(&mut channel(addr, bare(&pki))).await.unwrap_err();
         let reason = transport_reason(&status).unwrap();
         assert!(reason.contains("CertificateRequired"), "{reason}");
+    }
+
+    /// Another program of the same authority and host does not pass for the one that is meant.
+    #[tokio::test]
+    async fn only_the_certificate_that_the_rules_name_is_spoken_to() {
+        let pki = Pki::new();
+        let (addr, _) = serve(&pki.issue("server")).await;
+        let meant = |uri: &str| {
+            let rule = (CertificatePart::SanUri, Some(uri.to_owned()));
+            let tls = ClientTls::load(&pki.issue("ann")).unwrap();
+            channel(addr, tls.only([CertificateRule::new([rule]).unwrap()]))
+        };
+        assert_eq!(call(&mut meant("sso://DEV/server")).await.unwrap(), "sso://DEV/ann");
+        assert_eq!(call(&mut meant("sso://DEV/serv*")).await.unwrap(), "sso://DEV/ann");
+        let refused = call(&mut meant("sso-master://master")).await.unwrap_err();
+        assert!(is_trust_failure(&refused));
+        let reason = transport_reason(&refused).unwrap();
+        assert!(reason.contains("another program answers there"), "{reason}");
     }
 }

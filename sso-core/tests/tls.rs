@@ -22,7 +22,6 @@ mod tests {
         connector::{
             ClientTls, ConnectOptions, connect_channel, is_trust_failure, transport_reason,
         },
-        peer::{CertificatePart, CertificateRule},
         tls::{TlsError, TlsReloader, TlsSettings},
     };
     use tokio::{
@@ -146,22 +145,6 @@ mod tests {
         let mut channel = channel(&server, &pki.issue("ann"));
         assert_eq!(call(&mut channel).await.unwrap(), "sso://DEV/ann");
         assert_eq!(call(&mut channel).await.unwrap(), "sso://DEV/ann");
-    }
-
-    /// Another program of the same authority and host does not pass for the one that is meant.
-    #[tokio::test]
-    async fn only_the_certificate_that_the_rules_name_is_spoken_to() {
-        let pki = Pki::new();
-        let server = serve_files(&pki.issue("server")).await;
-        let meant = |uri: &str| {
-            let rule = (CertificatePart::SanUri, Some(uri.to_owned()));
-            let tls = ClientTls::load(&pki.issue("ann")).unwrap();
-            channel_of(&server, tls.only([CertificateRule::new([rule]).unwrap()]))
-        };
-        assert_eq!(call(&mut meant("sso://DEV/server")).await.unwrap(), "sso://DEV/ann");
-        assert_eq!(call(&mut meant("sso://DEV/serv*")).await.unwrap(), "sso://DEV/ann");
-        let reason = refusal_of(&mut meant("sso-master://master")).await;
-        assert!(reason.contains("another program answers there"), "{reason}");
     }
 
     #[tokio::test]

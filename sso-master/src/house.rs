@@ -200,7 +200,7 @@ impl House {
         }
     }
 
-    /// What the servers say of the database, as soon as it is what somebody waits for.
+    /// What the servers that are there say of the database, as soon as it is what somebody waits for.
     pub async fn facts_when(
         &self,
         accept: impl Fn(&Facts) -> bool,
@@ -210,7 +210,7 @@ impl House {
         let accepted = async {
             loop {
                 reports.mark_unchanged();
-                let facts = self.roster.facts();
+                let facts = self.roster.live_facts();
                 if accept(&facts) {
                     return facts;
                 }

@@ -26,8 +26,8 @@ use crate::{
 pub enum ProtectorsError {
     /// Another user's keystore: written by this one, the master could not read it any more.
     #[error(
-        "keystore {path} belongs to the user {owner}: run this as that user, such as `runuser -u \
-         {owner} -- sso-master protector …`"
+        "keystore {path} belongs to the user {owner}: run this as that user, with the credentials that \
+         the service has (docs/operations.md, as_master)"
     )]
     Owner {
         /// The file.

@@ -227,6 +227,13 @@ impl Roster {
         self.facts_where(false, |_, _| true)
     }
 
+    /// The same of those servers alone that are there.
+    #[must_use]
+    pub fn live_facts(&self) -> Facts {
+        let now = self.clock.instant();
+        self.facts_where(true, |instance, _| self.is_live(instance, now))
+    }
+
     /// The same of those servers alone that are there, and whose database goes by this epoch and its
     /// primary; a generation is closed where all of them say so. What was said before is of a database
     /// that may have been put back to an earlier time, and one of them may have a copy of it.

@@ -323,7 +323,7 @@ pub async fn promote(house: &Arc<House>, force: bool) -> Result<u64, Refusal> {
                 let message = format!("{} is the primary already", house.settings.name);
                 return Err(Refusal::new(Reason::PromotionRefused, message));
             }
-            let facts = house.roster.facts();
+            let facts = house.roster.live_facts();
             if !force {
                 require_complete(&unlocked, &facts)?;
             }
@@ -348,7 +348,7 @@ fn require_complete(unlocked: &Unlocked, facts: &Facts) -> Result<(), Refusal> {
         unlocked.generations.iter().any(|entry| {
             entry.generation.number() == number
                 && entry.fingerprint.to_string() == fingerprint
-                && entry.state != State::Destroyed
+                && entry.state.is_handed_out()
         })
     };
     let open = facts.generations.values().filter(|it| !it.closed);
@@ -361,7 +361,8 @@ fn require_complete(unlocked: &Unlocked, facts: &Facts) -> Result<(), Refusal> {
     }
     refused(format!(
         "the database uses generations that this master does not have: {}; promote one that has \
-         them, or restore a backup with them after --force",
+         them, or --force it: then `sso secret restore` brings them back from a backup, and `sso secret \
+         rotate --continue` hands out one that is only prepared here",
         missing.join(", ")
     ))
 }

@@ -24,7 +24,7 @@ pub(super) fn of(house: &House) -> GetSecretStatusResponse {
     let backup = backup(house, &unlocked, now);
     let distributing = unlocked.generations.iter().any(|it| it.state == State::Distributed);
     let waiting_for = if distributing { house.roster.waiting_for(&unlocked) } else { Vec::new() };
-    let warnings = warnings(house, &servers, &backup, now);
+    let warnings = warnings(house, (&unlocked, &facts), &servers, &backup, now);
     let (reseal_server, reseal) = facts.reseal.clone().unzip();
     GetSecretStatusResponse {
         keystore_id: unlocked.keystore.to_string(),
@@ -131,6 +131,7 @@ fn backup(house: &House, unlocked: &Unlocked, now: OffsetDateTime) -> BackupStat
 /// What somebody should look at.
 fn warnings(
     house: &House,
+    (unlocked, facts): (&Unlocked, &Facts),
     servers: &[Standing],
     backup: &BackupStatus,
     now: OffsetDateTime,
@@ -156,6 +157,13 @@ fn warnings(
         } else if known.heard_at.is_none() {
             warnings.push(format!("the master {name} was not heard of since this one started"));
         }
+    }
+    let active = (unlocked.active.number(), unlocked.ring.active_fingerprint().to_string());
+    if house.is_primary() && facts.generations.get(&active).is_some_and(|it| it.closed) {
+        warnings.push(format!(
+            "the active generation {} is closed in the database, so nothing new is sealed: rotate now",
+            active.0
+        ));
     }
     warnings.extend(standby::not_following(house));
     warnings

@@ -396,7 +396,7 @@ impl MasterSecret {
         notes.closing_from = None;
         self.order(notes, None);
         let why = &revocation.why;
-        tracing::error!(
+        tracing::warn!(
             event = Event::MasterSecretRefused.number(),
             why,
             "the right of this server to the master secret was revoked, the keys are forgotten"

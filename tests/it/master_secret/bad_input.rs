@@ -136,11 +136,33 @@ fn without_a_server_nothing_is_rotated() {
     system.start_master();
     let (backup, password) = (system.folder().join("new.backup"), password(&system));
     let arguments = ["rotate", "--backup", path(&backup), "--password-file", path(&password)];
-    let (error, _) = refused(&secret(&system, &arguments));
+    let error = unchanged(&system, &arguments);
     assert!(error.contains("SERVERS_UNREACHABLE"), "{error}");
     let status = status(&system);
     assert_eq!(generation(&status, 1)["state"], "active", "{status:#}");
-    assert_ne!(generation(&status, 2)["state"], "active", "{status:#}");
+    assert!(generation(&status, 2).is_null() && !backup.exists(), "{status:#}");
+}
+
+#[test]
+fn a_generation_in_use_is_not_destroyed() {
+    let system = System::start(Database::Sqlite);
+    let fingerprint = |number| {
+        let known = generation(&status(&system), number);
+        known["fingerprint"].as_str().expect("a fingerprint").to_owned()
+    };
+    let of_first = fingerprint(1);
+    let destroy = |number, fingerprint: &str| {
+        unchanged(&system, &["destroy", number, "--fingerprint", fingerprint, "--yes"])
+    };
+    assert!(destroy("1", &of_first).contains("only a retired"));
+    let _ = super::rotate(&system, "second", &[]);
+    let error = destroy("1", &of_first);
+    assert!(error.contains("GENERATION_STATE_WRONG"), "{error}");
+    assert!(destroy("2", &fingerprint(2)).contains("GENERATION_STATE_WRONG"));
+    let _ = secret_ok(&system, &["retire", "1"]);
+    let error = destroy("1", "0000000000000000");
+    assert!(error.contains("GENERATION_FINGERPRINT_WRONG"), "{error}");
+    assert!(destroy("7", &of_first).contains("GENERATION_NOT_FOUND"));
 }
 
 /// threat-model.md, case 21: whoever calls writes the files; and nobody but an administrator calls.

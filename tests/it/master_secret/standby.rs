@@ -204,10 +204,58 @@ fn a_revoked_server_loses_its_keys_at_once_and_gets_them_back() {
     });
 }
 
+/// A server that was revoked just before the primary died, of which the standby never heard.
+#[test]
+fn a_revocation_outlives_the_primary_that_ordered_it() {
+    let runtime = Runtime::new().expect("a runtime");
+    let mut system = with_standby(Database::Sqlite, 2);
+    let _filled = runtime.block_on(Filled::prepare(&system));
+    system.stop_standby(1);
+    let output = system.sso("admin", &["server", "revoke", "sso-server-2"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        output.status.success() && said.contains("sso-standby-1 has not heard of it"),
+        "{said}"
+    );
+    eventually("the database remembers it", SOON, || {
+        let servers = system.sso_json("admin", &["server", "list"]).to_string();
+        servers.contains("revoked").then_some(())
+    });
+    system.kill_master();
+    system.start_standby(1);
+    eventually("the standby leads", SOON, || {
+        at_standby(&system, &["promote"]).status.success().then_some(())
+    });
+    eventually("it learns of the revocation", SOON, || {
+        let servers = standby_status(&system)["servers"].clone();
+        let revoked = servers.as_array()?.iter().find(|it| it["revoked"] == true)?;
+        (revoked["name"] == "sso-server-2").then_some(())
+    });
+    let channel = {
+        let _guard = runtime.enter();
+        sso_tests::raw::channel(&system, 2, "user")
+    };
+    system.stop_server(2);
+    system.start_server_until(2, sso_client::development::Probe::Live);
+    eventually("it gets no keys", SOON, || {
+        runtime
+            .block_on(super::get_at(&channel, "One", sso_proto::v1::ReadMode::Runtime))
+            .err()
+            .filter(|error| error.contains("MasterSecretRevoked"))
+    });
+    let socket = format!("unix://{}", system.installation().standby_socket(1).display());
+    let readmit = ["server", "readmit", "sso-server-2", "--master", &socket];
+    let _ = system.sso_ok("admin", &readmit);
+    eventually("it has its keys again", SOON, || {
+        runtime.block_on(super::get_at(&channel, "One", sso_proto::v1::ReadMode::Runtime)).ok()
+    });
+}
+
 /// Promise 5 with a lease that ends.
 #[test]
 fn leases_are_told_long_before_they_end() {
     let timing = Timing { read_lease_seconds: 30, write_lease_seconds: 2, ..Timing::default() };
+    let runtime = Runtime::new().expect("a runtime");
     let mut system = System::start_with(Database::Sqlite, 1, timing);
     system.kill_master();
     eventually("the log warns", SOON, || {
@@ -215,4 +263,6 @@ fn leases_are_told_long_before_they_end() {
     });
     let shown = system.sso_json("admin", &["status"]);
     assert!(shown["master_secret"]["read_lease_until"].is_string(), "{shown:#}");
+    let ready = runtime.block_on(super::ready(&system, 1));
+    assert!(ready.starts_with("HTTP/1.1 200 ") && ready.contains("read lease"), "{ready}");
 }

@@ -95,7 +95,7 @@ pub(super) async fn run(master: &Master<'_>, output: &Output) -> Result<(), Fail
     let document = document(master.connect()?.status().await?);
     output.document(&document, |output| status_shown::show(&document, output))?;
     if !output.is_json() {
-        for warning in document.backup.warning.iter().chain(&document.warnings) {
+        for warning in &document.warnings {
             output.warn(None, warning);
         }
     }
