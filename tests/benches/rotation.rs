@@ -1,5 +1,5 @@
-//! Rotation of many mappings on PostgreSQL under a load of reads: rows a second beside a bare batch
-//! `UPDATE` of the same rows, and what reads notice of either.
+//! Rotation of many mappings on PostgreSQL under a load of reads and writes: rows a second beside a bare
+//! batch `UPDATE` of a copy of the same rows with the same indexes, and what callers notice of either.
 //!
 //! `cargo bench -p sso-tests --bench rotation --profile dist` after building the programs with that
 //! profile. How many mappings may be given as argument behind `--`.
@@ -33,6 +33,8 @@ use sso_tests::{
 const APPLICATION: &str = "Rotation";
 const STORE: &str = "Store";
 const IN_FLIGHT: usize = 16;
+/// Every how many-th of those in flight writes.
+const WRITER: usize = 8;
 /// Rows of one statement, of ours and of the yardstick.
 const BATCH: usize = 500;
 const ROUND: Duration = Duration::from_secs(5);
@@ -52,10 +54,11 @@ fn main() {
     runtime.block_on(fill(&system, count));
     println!("{count} mappings written in {:.0} s", began.elapsed().as_secs_f64());
 
-    println!("what | rows/s | reads/s | read p50 | read p99");
+    println!("what | rows/s | calls/s | call p50 | call p99");
     let pid = system.server(1).id();
-    let quiet = runtime.block_on(reads(&system, pid, 3));
+    let quiet = runtime.block_on(calls(&system, pid, 3));
     show("no work", None, &quiet);
+    runtime.block_on(copy(&system));
 
     let bare = beside(&system, &runtime, pid, || runtime.block_on(bare_update(&system, count)));
     show("bare batch UPDATE", Some(f64::from(count) / bare.1.as_secs_f64()), &bare.0);
@@ -147,19 +150,31 @@ async fn fill(system: &System, count: u32) {
     sqlx::query("ANALYZE mappings").execute(&mut database).await.expect("analysed");
 }
 
+/// The same rows and indexes in a table of their own.
+async fn copy(system: &System) {
+    let mut database = database(system).await;
+    for text in [
+        "CREATE TABLE bare (LIKE mappings INCLUDING ALL)",
+        "INSERT INTO bare SELECT * FROM mappings",
+        "ANALYZE bare",
+        "CHECKPOINT",
+    ] {
+        sqlx::query(text).execute(&mut database).await.expect("copied");
+    }
+}
+
 /// What the database takes at most: batches of the same size and the same bytes, and no cryptography.
 async fn bare_update(system: &System, count: u32) {
     let mut database = database(system).await;
     let mut after = String::new();
     let mut done = 0;
     while done < count {
-        let rows =
-            sqlx::query("SELECT id, sealed FROM mappings WHERE id > $1 ORDER BY id LIMIT $2")
-                .bind(&after)
-                .bind(BATCH as i64)
-                .fetch_all(&mut database)
-                .await
-                .expect("rows");
+        let rows = sqlx::query("SELECT id, sealed FROM bare WHERE id > $1 ORDER BY id LIMIT $2")
+            .bind(&after)
+            .bind(BATCH as i64)
+            .fetch_all(&mut database)
+            .await
+            .expect("rows");
         let Some(last) = rows.last() else { break };
         after = last.get(0);
         done += u32::try_from(rows.len()).expect("a batch");
@@ -167,8 +182,8 @@ async fn bare_update(system: &System, count: u32) {
             .map(|at| format!("(${}::text, ${}::bytea)", 2 * at + 1, 2 * at + 2))
             .collect();
         let text = format!(
-            "UPDATE mappings SET sealed = v.sealed, generation = generation \
-             FROM (VALUES {}) AS v (id, sealed) WHERE mappings.id = v.id",
+            "UPDATE bare SET sealed = v.sealed, generation = 2 \
+             FROM (VALUES {}) AS v (id, sealed) WHERE bare.id = v.id",
             values.join(", ")
         );
         let mut update = sqlx::query(sqlx::AssertSqlSafe(text));
@@ -188,7 +203,7 @@ async fn left_behind(system: &System) -> i64 {
         .get(0)
 }
 
-/// Rounds of reads until `work` has ended, and how long that took.
+/// Rounds of calls until `work` has ended, and how long that took.
 fn beside(
     system: &System,
     runtime: &tokio::runtime::Runtime,
@@ -201,7 +216,7 @@ fn beside(
         let reader = scope.spawn(move || {
             let mut rounds = Vec::new();
             while !over.load(Ordering::Relaxed) {
-                rounds.extend(runtime.block_on(reads(system, pid, 1)));
+                rounds.extend(runtime.block_on(calls(system, pid, 1)));
             }
             rounds
         });
@@ -213,9 +228,11 @@ fn beside(
     })
 }
 
-/// Reads of a configuration at run time; one that fails ends the bench.
-async fn reads(system: &System, pid: u32, rounds: usize) -> Vec<Round> {
-    let channels: Vec<_> = (0..4).map(|_| raw::channel(system, 1, "user")).collect();
+/// Reads of a configuration at run time, and writes of another one; one that fails ends the bench.
+async fn calls(system: &System, pid: u32, rounds: usize) -> Vec<Round> {
+    let channels = |profile| (0..4).map(move |_| raw::channel(system, 1, profile));
+    let (readers, writers): (Vec<_>, Vec<_>) =
+        (channels("user").collect(), channels("app-admin").collect());
     let mut measured = Vec::new();
     for _ in 0..rounds {
         let round = closed_loop(
@@ -223,26 +240,40 @@ async fn reads(system: &System, pid: u32, rounds: usize) -> Vec<Round> {
             ROUND,
             || processor_time(pid),
             |index| {
-                let channel = channels.get(index % 4).expect("a channel").clone();
+                let writes = index % WRITER == 0;
+                let of = if writes { &writers } else { &readers };
+                let channel = of.get(index % 4).expect("a channel").clone();
+                let (path, message) = if writes { write(index) } else { read() };
                 move || {
-                    let channel = channel.clone();
-                    async move {
-                        let message = v1::GetConfigurationRequest {
-                            application: STORE.into(),
-                            identifier: "One".into(),
-                            mode: v1::ReadMode::Runtime.into(),
-                            ..Default::default()
-                        };
-                        raw::call(&channel, "/sso.v1.ConfigStore/Get", message.encode_to_vec())
-                            .await
-                            .map(drop)
-                    }
+                    let (channel, message) = (channel.clone(), message.clone());
+                    async move { raw::call(&channel, path, message).await.map(drop) }
                 }
             },
         );
         measured.push(round.await);
     }
     measured
+}
+
+fn read() -> (&'static str, Vec<u8>) {
+    let message = v1::GetConfigurationRequest {
+        application: STORE.into(),
+        identifier: "One".into(),
+        mode: v1::ReadMode::Runtime.into(),
+        ..Default::default()
+    };
+    ("/sso.v1.ConfigStore/Get", message.encode_to_vec())
+}
+
+fn write(writer: usize) -> (&'static str, Vec<u8>) {
+    let value = v1::NewValue { value: Some("another value".into()) };
+    let message = v1::SetConfigurationRequest {
+        application: STORE.into(),
+        identifier: format!("Of writer {writer}"),
+        values: [("Key".to_owned(), value)].into(),
+        ..Default::default()
+    };
+    ("/sso.v1.ConfigStore/Set", message.encode_to_vec())
 }
 
 fn show(what: &str, rate: Option<f64>, rounds: &[Round]) {

@@ -6,7 +6,9 @@ use prost::Message as _;
 use sso_core::transit::{self, TransitKeyPair};
 use sso_proto::{
     Reason,
-    v1::{FetchRequest, KeyRingTransfer, ReplicateRequest, ReportRequest, WatchRequest},
+    v1::{
+        FetchRequest, FetchResponse, KeyRingTransfer, ReplicateRequest, ReportRequest, WatchRequest,
+    },
 };
 
 use crate::support::{
@@ -57,6 +59,37 @@ async fn only_listed_servers_get_anything() {
             assert_eq!(reason(&status), Reason::ServerNotListed, "{name}");
         }
     }
+    master.close().await;
+}
+
+/// They could send much, slowly, on many connections.
+#[tokio::test]
+async fn strangers_are_refused_before_their_message_is_read() {
+    let world = World::new();
+    let master = world.master().await;
+    for (path, expected) in [
+        ("/sso.v1.MasterSecret/Fetch", Reason::ServerNotListed),
+        ("/sso.v1.Secret/Restore", Reason::MasterAdministrationLocal),
+    ] {
+        let mut grpc = tonic::client::Grpc::new(world.channel(&master, "sso://DEV/anna"));
+        grpc.ready().await.unwrap();
+        let never = tonic::Request::new(tokio_stream::pending::<FetchRequest>());
+        let codec = tonic_prost::ProstCodec::<FetchRequest, FetchResponse>::default();
+        let call = grpc.client_streaming(never, http::uri::PathAndQuery::from_static(path), codec);
+        let answer = tokio::time::timeout(SOON, call).await.expect("an answer without a message");
+        assert_eq!(reason(&answer.unwrap_err()), expected);
+    }
+    let reported = ReportRequest {
+        instance: uuid::Uuid::nil().to_string(),
+        epoch: u64::MAX >> 1,
+        ..ReportRequest::default()
+    };
+    let refused = world.client(&master, SERVER).report(reported).await.unwrap_err();
+    assert_eq!(reason(&refused), Reason::InvalidRequest);
+    assert!(refused.message().contains("not believed"), "{refused}");
+    let request = sso_proto::v1::GetSecretStatusRequest {};
+    let status = master.administrator().get_status(request).await.unwrap().into_inner();
+    assert!(status.epoch == 1 && status.role() == sso_proto::v1::MasterRole::Primary, "{status:?}");
     master.close().await;
 }
 
