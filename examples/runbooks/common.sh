@@ -60,10 +60,11 @@ refused() {
     printf '   -> refused: %s\n' "$(head -n 1 refusal)"
 }
 
+# Below the ports that `sso dev` and the tests take.
 free_port() {
     local port
     while :; do
-        port=$((20000 + RANDOM % 12000))
+        port=$((10000 + RANDOM % 10000))
         case " ${ports[*]-} " in *" $port "*) continue ;; esac
         (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
     done

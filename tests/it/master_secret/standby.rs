@@ -228,6 +228,7 @@ fn a_revocation_outlives_the_primary_that_ordered_it() {
     });
     eventually("it learns of the revocation", SOON, || {
         let servers = standby_status(&system)["servers"].clone();
+        eprintln!("{servers:#}");
         let revoked = servers.as_array()?.iter().find(|it| it["revoked"] == true)?;
         (revoked["name"] == "sso-server-2").then_some(())
     });

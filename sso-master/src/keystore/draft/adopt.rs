@@ -19,7 +19,8 @@ use crate::{
 pub struct Adopted {
     /// It was newer, and was taken over.
     pub newer: bool,
-    /// Generations that were held with a key that the other master does not have.
+    /// Generations that were held with a key that the other master does not have, for no reason known
+    /// here.
     pub lost: Vec<(Generation, Fingerprint)>,
 }
 
@@ -66,7 +67,9 @@ impl Draft<'_> {
         let lost: Vec<_> = own.generations.iter().filter(|entry| is_lost(entry, &other)).collect();
         let lost: Vec<_> = lost.iter().map(|entry| (entry.generation, entry.fingerprint)).collect();
         self.keep_aside |= !lost.is_empty();
-        self.header = other;
+        let revocations = std::mem::replace(&mut self.header, other).revocations;
+        // The other one may not have heard of them all.
+        let _ = self.header.revocations.take(&revocations);
         self.adopted = true;
         Ok(Adopted { newer: true, lost })
     }
@@ -112,10 +115,12 @@ pub(in crate::keystore) fn taken_over(
     Ok(header)
 }
 
-/// Whether a key that is held is in `other` neither kept nor destroyed.
+/// Whether `other` does not have a key that is held, and this keystore knows no reason for it: only what
+/// is retired may be destroyed.
 fn is_lost(own: &GenerationEntry, other: &Header) -> bool {
-    let same = |entry: &GenerationEntry| {
+    let accounted_for = |entry: &GenerationEntry| {
         (entry.generation, entry.fingerprint) == (own.generation, own.fingerprint)
+            && (entry.state != State::Destroyed || own.state == State::Retired)
     };
-    own.state != State::Destroyed && !other.generations.iter().any(same)
+    own.state != State::Destroyed && !other.generations.iter().any(accounted_for)
 }

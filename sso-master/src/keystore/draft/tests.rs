@@ -82,8 +82,12 @@ fn retired(keystore: &Keystore) -> Keystore {
 }
 
 fn destroyed(keystore: &Keystore) -> Keystore {
+    without_first(&retired(keystore))
+}
+
+fn without_first(keystore: &Keystore) -> Keystore {
     let fingerprint = Fingerprint::of(&key(1)).to_string();
-    after(&retired(keystore), |draft| draft.destroy(generation(1), &fingerprint))
+    after(keystore, |draft| draft.destroy(generation(1), &fingerprint))
 }
 
 /// A copy that another master made of it.
@@ -391,10 +395,16 @@ fn a_follower_takes_over_what_is_newer_and_stays_who_it_is() {
     assert_eq!(same.value, Adopted { newer: false, lost: vec![] });
     assert!(same.keystore.is_none());
 
-    let newer = after(&destroyed(&primary), |draft| draft.revoke("a"));
+    let retired = retired(&primary);
+    let newer = after(&without_first(&retired), |draft| draft.revoke("a"));
     let adopted = adopt(&follower, &newer).unwrap();
-    assert_eq!(adopted.value, Adopted { newer: true, lost: vec![] });
-    assert!(!adopted.keep_aside);
+    // It was away while the first one was retired and destroyed, and knows no reason for that.
+    let first = (generation(1), primary.generations()[0].fingerprint);
+    assert_eq!(adopted.value, Adopted { newer: true, lost: vec![first] });
+    assert!(adopted.keep_aside);
+    let then = adopt(&follower, &retired).unwrap();
+    assert!(!then.keep_aside);
+    assert!(!adopt(&then.keystore.unwrap(), &newer).unwrap().keep_aside);
     let adopted = adopted.keystore.unwrap();
     assert_eq!((adopted.member(), adopted.change()), (Uuid::from_u128(9), newer.change()));
     assert_eq!(states(&adopted), states(&newer));
