@@ -25,7 +25,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JoinError {
-    /// No [[peer]] is the primary, or none answers.
+    /// No `[[peer]]` is the primary, or none answers.
     #[error(
         "no [[peer]] of the settings gives its keystore: {0}; the primary has to run, and to have this master as a [[peer]]"
     )]
@@ -50,7 +50,7 @@ pub struct Joined {
     pub keys: usize,
 }
 
-/// Takes the keystore over from the first [[peer]] that is the primary, wraps it anew, proves that
+/// Takes the keystore over from the first `[[peer]]` that is the primary, wraps it anew, proves that
 /// every protector opens it, and writes it. On failure nothing is left. Blocks: it starts its own
 /// runtime.
 ///
