@@ -381,7 +381,7 @@ mod tests {
         write(&history, 4, Outcome::Done(None));
         assert_eq!(history.faulty(GRACE), [""; 0]);
         let figures = history.figures();
-        assert_eq!((figures.operations, figures.done, figures.refused), (8, 6, 1));
+        assert_eq!((figures.operations, figures.done, figures.refused), (9, 7, 1));
         assert!(history.has_succeeded("reader", Duration::ZERO));
         assert!(!history.has_succeeded("reader", history.now()));
     }
