@@ -324,7 +324,7 @@ fn hint(reason: Reason) -> Option<&'static str> {
             "use a backup of this system; 'sso secret status' names its keystore"
         }
         Reason::ServersUnreachable => {
-            "start a server; then 'sso secret rotate --continue' goes on with the generation"
+            "start a server, or repair the way to it, and repeat the command"
         }
         Reason::GenerationInUse => {
             "'sso secret status' shows how many rows are left; they are sealed again first"

@@ -311,6 +311,13 @@ impl Roster {
         self.standings(Kind::Master).into_iter().filter(behind).map(|it| it.name).collect()
     }
 
+    /// Notes that every process of a server has forgotten its keys: nothing is left of their leases.
+    pub fn note_forgotten(&self, name: &str) {
+        if let Some(entry) = self.book().get_mut(&(Kind::Server, name.to_owned())) {
+            entry.instances.retain(|_, instance| instance.watches > 0);
+        }
+    }
+
     /// Why servers could not close this generation, of those who reported at `since` or later.
     #[must_use]
     pub fn close_refusals(&self, generation: u32, since: Duration) -> Vec<(String, String)> {

@@ -210,24 +210,34 @@ mod tests {
         let mut socket = connect();
         assert_eq!(ask(&mut socket, long), Some(b'x'));
 
+        // What is being read was not told yet of anything that changes here.
+        let mut until = |what: &str, is_so: &mut dyn FnMut(&mut TcpStream) -> bool| {
+            let began = Instant::now();
+            while !is_so(&mut socket) {
+                assert!(began.elapsed() < long, "never: {what}");
+            }
+        };
         proxy.flow(Flow::Delay(Duration::from_millis(200)), Flow::Pass);
-        // What is being read was not told yet.
-        thread::sleep(2 * LOOK);
-        let asked = Instant::now();
-        assert_eq!(ask(&mut socket, long), Some(b'x'));
-        assert!(asked.elapsed() >= Duration::from_millis(200));
+        until("a delay", &mut |socket| {
+            let asked = Instant::now();
+            assert_eq!(ask(socket, long), Some(b'x'));
+            asked.elapsed() >= Duration::from_millis(200)
+        });
 
         proxy.flow(Flow::Pass, Flow::BlackHole);
-        thread::sleep(2 * LOOK);
-        assert_eq!(ask(&mut socket, Duration::from_millis(200)), None);
+        until("silence", &mut |socket| ask(socket, Duration::from_millis(200)).is_none());
         proxy.heal();
-        let mut answer = [0];
-        socket.set_read_timeout(Some(long)).unwrap();
-        socket.read_exact(&mut answer).unwrap();
+        until("the answer that was held back", &mut |socket| {
+            socket.set_read_timeout(Some(long)).unwrap();
+            socket.read_exact(&mut [0]).is_ok()
+        });
 
         proxy.cut();
-        assert_eq!(ask(&mut socket, long), None);
-        assert_eq!(ask(&mut connect(), long), None);
+        until("an end", &mut |socket| ask(socket, long).is_none());
+        let began = Instant::now();
+        while ask(&mut connect(), long).is_some() {
+            assert!(began.elapsed() < long, "new connections go on");
+        }
         proxy.heal();
         assert_eq!(ask(&mut connect(), long), Some(b'x'));
     }

@@ -164,7 +164,15 @@ async fn revoke(args: RevokeArgs, service: &Service<'_>, output: &Output) -> Res
         output.pairs(vec![
             ("server", name.clone()),
             ("was told", yes_no(revoked.told)),
-            ("has forgotten by", time_cell(revoked.forgotten_by.as_ref())),
+            (
+                "has forgotten by",
+                match &revoked.forgotten_by {
+                    Some(_) => time_cell(revoked.forgotten_by.as_ref()),
+                    None => {
+                        "unknown: told before, or not heard of since the master started".to_owned()
+                    }
+                },
+            ),
         ])
     })
 }

@@ -74,7 +74,8 @@ pub enum KeystoreError {
 fn way_out(error: &FileError) -> &'static str {
     match error {
         FileError::Missing(_) => {
-            "; make it with `sso-master init`, or correct `keystore` in the settings"
+            "; correct `keystore` in the settings, make a first one with `sso-master init`, or where it was \
+             lost, restore it with `sso-master restore`"
         }
         FileError::Read { .. }
         | FileError::Write { .. }

@@ -207,6 +207,9 @@ impl Secret for SecretService {
             |desk: &Desk<'_>, message: RevokeServerRequest| work::revoke(desk, &message.name);
         self.perform(request, "RevokeServer", revoke).await?;
         let told = watched && self.told(&name).await;
+        if told {
+            self.house.roster.note_forgotten(&name);
+        }
         let unaware = self.unaware_masters().await;
         let until =
             if told { Some(self.house.clock.now()) } else { self.house.roster.keys_until(&name) };

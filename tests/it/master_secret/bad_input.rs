@@ -86,7 +86,8 @@ fn backups_that_are_wrong_edited_cut_or_of_others_are_refused_with_what_to_do() 
             unchanged(&system, &["restore", path(document), "--password-file", path(password)]);
         // What is no backup at a glance is not even sent.
         let named = |error: &str| {
-            let at_a_glance = reason == "BACKUP_MALFORMED" && error.contains("no backup");
+            let seen = error.contains("no backup") || error.contains("a damaged backup");
+            let at_a_glance = reason == "BACKUP_MALFORMED" && seen;
             error.contains(reason) || at_a_glance
         };
         assert!(named(&error), "{}: {error}", document.display());

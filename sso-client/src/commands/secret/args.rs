@@ -12,8 +12,8 @@ then is the generation handed out. It is activated as soon as every server and e
 then the servers seal all values again under it, while everything goes on. The old generation stays until
 'sso secret retire' closes it.
 
-With --wait the command follows that to the end, for --timeout at most. Ctrl-C ends the waiting and not the
-rotation.
+With --wait the command follows that to the end, or for as long as a --timeout that is given. Ctrl-C ends
+the waiting and not the rotation.
 
 Examples:
   sso secret rotate --backup /safe/2031-05.backup

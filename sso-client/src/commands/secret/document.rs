@@ -77,7 +77,9 @@ impl Document {
             return Err(OTHER);
         }
         let text = std::str::from_utf8(bytes).map_err(|_| OTHER)?;
-        let marked = serde_json::from_str::<Marked>(text).map_err(|_| OTHER)?;
+        // Cut off, it is no JSON any more.
+        let broken = || if text.contains(FORMAT) { DAMAGED } else { OTHER };
+        let marked = serde_json::from_str::<Marked>(text).map_err(|_| broken())?;
         if marked.format != FORMAT {
             return Err(OTHER);
         }

@@ -38,6 +38,9 @@ pub(super) async fn run(
     master: &Master<'_>,
     output: &Output,
 ) -> Result<(), Failure> {
+    if args.backup.is_some() && !args.leave_behind.is_empty() {
+        require_known(&master.connect()?.status().await?, &args.leave_behind)?;
+    }
     let mut done = match &args.backup {
         Some(file) => begin(file, &args, master, output).await?,
         None => go_on(&args, master).await?,
@@ -86,6 +89,19 @@ async fn begin(
         waiting_for: rotated.waiting_for,
         drained: false,
         retired: Vec::new(),
+    })
+}
+
+/// Refuses a name that nobody has before anything is made.
+fn require_known(status: &GetSecretStatusResponse, names: &[String]) -> Result<(), Failure> {
+    let servers = status.servers.iter().map(|it| it.name.as_str());
+    let known: Vec<_> = servers.chain(status.masters.iter().map(|it| it.name.as_str())).collect();
+    let stranger = names.iter().find(|name| !known.contains(&name.as_str()));
+    stranger.map_or(Ok(()), |name| {
+        Err(Failure::refused(
+            format!("there is no server or master {name:?} to leave behind"),
+            format!("it is one of {}", known.join(", ")),
+        ))
     })
 }
 
