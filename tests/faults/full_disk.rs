@@ -31,7 +31,7 @@ fn set(place: &Place, value: &str) -> std::process::Output {
 
 #[test]
 fn a_change_that_the_full_disk_of_the_audit_cannot_keep_is_refused_in_time() {
-    let mut place = Place::start(Kind::Sqlite).expect("SQLite is always there");
+    let place = Place::start(Kind::Sqlite).expect("SQLite is always there");
     place.system.create_application("Full", &["Key"]);
     assert!(set(&place, "before").status.success());
     let Some(disk) = place.disk("audit") else { return };
@@ -59,7 +59,7 @@ fn a_change_that_the_full_disk_of_the_audit_cannot_keep_is_refused_in_time() {
     let Some(disk) = place.disk("audit") else { return };
     disk.free();
     eventually("it goes on", BOUND, || set(&place, "after").status.success().then_some(()));
-    let operations = place.system.server(1).operations();
+    let operations = place.system.operations(1);
     eventually("it is ready", BOUND, || Probe::Ready.ask(operations).ok());
     let found = place.system.sso_ok("app-admin", &["config", "get", "Full", "One", "Key"]);
     assert_eq!(found.trim(), "after");

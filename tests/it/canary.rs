@@ -205,9 +205,9 @@ fn search(system: &mut System, secrets: &HashSet<String>) {
             assert_clean(&format!("{file} of the {name}"), &content);
         }
     }
-    let operations = system.server(1).operations();
+    let operations = system.operations(1);
     for path in ["metrics", "readyz"] {
-        let content = http_get(operations, path);
+        let content = sso_tests::raw::page(operations, path);
         assert!(!content.is_empty());
         assert_clean(path, &content);
     }
@@ -244,16 +244,6 @@ fn search(system: &mut System, secrets: &HashSet<String>) {
             assert!(!holds(content, passphrase.trim()), "{} holds {own}", path.display());
         }
     }
-}
-
-/// The answer to `GET /PATH` of the operations listener.
-pub(crate) fn http_get(address: std::net::SocketAddr, path: &str) -> Vec<u8> {
-    use std::io::{Read as _, Write as _};
-    let mut socket = std::net::TcpStream::connect(address).expect("the operations listener");
-    write!(socket, "GET /{path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("sent");
-    let mut answer = Vec::new();
-    socket.read_to_end(&mut answer).expect("an answer");
-    answer
 }
 
 /// Every column of every row, as text and as bytes.

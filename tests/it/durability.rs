@@ -234,7 +234,7 @@ fn while_the_master_is_away_reads_go_on_and_writes_are_refused_at_once() {
             let refused = set(&channel, "One", "no").await.expect_err("refused");
             assert_eq!(reason(&refused), Some(Reason::MasterSecretMissing), "{refused:?}");
         });
-        let operations = system.server(1).operations();
+        let operations = system.operations(1);
         let unready = Probe::Ready.ask(operations).expect_err("a server without keys is not ready");
         assert!(unready.contains("MASTER_SECRET_MISSING"), "{unready}");
 

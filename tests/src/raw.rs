@@ -128,3 +128,17 @@ pub fn database_url(system: &System) -> String {
         None => url.to_owned(),
     }
 }
+
+/// The answer to `GET /PATH` of an operations listener, with its head.
+///
+/// # Panics
+/// When nothing listens there.
+#[must_use]
+pub fn page(operations: std::net::SocketAddr, path: &str) -> Vec<u8> {
+    use std::io::{Read as _, Write as _};
+    let mut socket = std::net::TcpStream::connect(operations).expect("the operations listener");
+    write!(socket, "GET /{path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("sent");
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer).expect("an answer");
+    answer
+}

@@ -7,6 +7,7 @@ use std::{
     ffi::OsStr,
     fs,
     io::Write as _,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     time::Duration,
@@ -223,6 +224,13 @@ impl System {
     #[must_use]
     pub fn server(&mut self, number: usize) -> &mut Process {
         self.slot(number).as_mut().expect("the server runs")
+    }
+
+    /// Where a running server, counted from 1, listens for those who operate it.
+    #[must_use]
+    pub fn operations(&self, number: usize) -> SocketAddr {
+        let slot = number.checked_sub(1).and_then(|at| self.servers.get(at)?.as_ref());
+        slot.expect("the server runs").operations()
     }
 
     /// Runs `sso --profile PROFILE ARGUMENTS…` to its end.

@@ -283,7 +283,7 @@ fn the_cache_serves_until_it_is_purged_on_every_server_or_bypassed() {
             }
             tamper(&mut database, "enabled").await;
             assert_eq!(look_up(system, "user", "Other", false).await, good);
-            let metrics = crate::canary::http_get(system.server(1).operations(), "metrics");
+            let metrics = sso_tests::raw::page(system.operations(1), "metrics");
             let metrics = String::from_utf8_lossy(&metrics);
             for name in ["sso_credential_cache_hits_total", "sso_credential_cache_misses_total"] {
                 assert!(

@@ -294,17 +294,3 @@ impl Load {
         (self.done.load(Ordering::Relaxed), failures)
     }
 }
-
-/// What a server answers at `/readyz`.
-async fn ready(system: &System, number: usize) -> String {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let text = std::fs::read_to_string(system.installation().server_settings(number));
-    let settings: toml::Table = text.expect("settings").parse().expect("TOML");
-    let address = settings["operations_listen"].as_str().expect("an address").to_owned();
-    let mut tcp = tokio::net::TcpStream::connect(address).await.expect("the listener");
-    let request = "GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-    tcp.write_all(request.as_bytes()).await.expect("sent");
-    let mut answer = String::new();
-    tcp.read_to_string(&mut answer).await.expect("an answer");
-    answer
-}

@@ -256,7 +256,6 @@ fn a_revocation_outlives_the_primary_that_ordered_it() {
 #[test]
 fn leases_are_told_long_before_they_end() {
     let timing = Timing { read_lease_seconds: 30, write_lease_seconds: 2, ..Timing::default() };
-    let runtime = Runtime::new().expect("a runtime");
     let mut system = System::start_with(Database::Sqlite, 1, timing);
     system.kill_master();
     eventually("the log warns", SOON, || {
@@ -264,6 +263,7 @@ fn leases_are_told_long_before_they_end() {
     });
     let shown = system.sso_json("admin", &["status"]);
     assert!(shown["master_secret"]["read_lease_until"].is_string(), "{shown:#}");
-    let ready = runtime.block_on(super::ready(&system, 1));
+    let ready = sso_tests::raw::page(system.operations(1), "readyz");
+    let ready = String::from_utf8(ready).expect("UTF-8");
     assert!(ready.starts_with("HTTP/1.1 200 ") && ready.contains("read lease"), "{ready}");
 }

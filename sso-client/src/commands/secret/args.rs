@@ -17,7 +17,7 @@ the waiting and not the rotation.
 
 Examples:
   sso secret rotate --backup /safe/2031-05.backup
-  sso secret rotate --backup /safe/2031-05.backup --password-file /root/backup.password --wait --retire
+  sso secret rotate --backup /safe/2031-05.backup --password-file backup.password --wait --retire
   sso secret rotate --backup /safe/b --officer ada=ada.pub --shares 3/5 --share-folder /media/stick
   sso secret rotate --continue --leave-behind sso-server-3 --wait")]
 pub(crate) struct RotateArgs {
@@ -49,7 +49,7 @@ The file is written for you alone, read again and opened: only then does it coun
 
 Examples:
   sso secret backup /safe/now.backup
-  sso secret backup /safe/now.backup --password-file /root/backup.password --reminder 'the usual one'
+  sso secret backup /safe/now.backup --password-file backup.password --reminder 'the usual one'
   sso secret backup /safe/now.backup --officer ada=ada.pub --officer bob=bob.pub --shares 2/3 --share-folder shares")]
 pub(crate) struct BackupArgs {
     /// Where the backup goes; never over another file
@@ -69,7 +69,7 @@ named, and the command ends with 1.
 
 Examples:
   sso secret verify /safe/now.backup
-  sso secret verify /safe/now.backup --against-database --password-file /root/backup.password
+  sso secret verify /safe/now.backup --against-database --password-file backup.password
   sso secret verify /safe/now.backup --share shares/now.backup.share-1 --share shares/now.backup.share-3")]
 pub(crate) struct VerifyArgs {
     /// The backup

@@ -37,7 +37,7 @@ https://HOST:PORT where its settings allow that, with the certificate of the pro
 Examples:
   sso secret status
   sso secret rotate --backup /safe/2031-05.backup --wait --retire
-  sso secret backup /safe/now.backup --password-file /root/backup.password --reminder 'the usual one'
+  sso secret backup /safe/now.backup --password-file backup.password --reminder 'the usual one'
   sso secret verify /safe/now.backup --against-database
   sso secret reminder /safe/now.backup
   sso secret restore /safe/now.backup
