@@ -1,6 +1,6 @@
 //! Logons of external users from end to end, and the assertions about them (ESSO.md 10).
 
-use std::{collections::BTreeSet, fs, io::Write as _};
+use std::{collections::BTreeSet, fs, io::Write as _, time::Duration};
 
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header, jwk::JwkSet};
 use sso_proto::{Reason, Refusal, v1};
@@ -459,18 +459,22 @@ fn an_assertion_is_verified_by_whoever_has_the_published_keys() {
             );
             assert_eq!(reason(refused.await), Reason::AssertionAudienceUnknown);
             let second = raw::channel(system, 2, "host");
-            let refused = loop {
-                let asked = ask::<v1::LogonExternalUserResponse>(
-                    &second,
-                    "Lookup/LogonExternalUser",
-                    request("billing"),
-                );
-                match reason(asked.await) {
-                    // What was switched on at the first server is known here in a moment.
-                    Reason::HostInitiatedOff => tokio::task::yield_now().await,
-                    other => break other,
+            let refused = async {
+                loop {
+                    let asked = ask::<v1::LogonExternalUserResponse>(
+                        &second,
+                        "Lookup/LogonExternalUser",
+                        request("billing"),
+                    );
+                    match reason(asked.await) {
+                        // What was switched on at the first server is known here in a moment.
+                        Reason::HostInitiatedOff => tokio::task::yield_now().await,
+                        other => break other,
+                    }
                 }
             };
+            let refused =
+                tokio::time::timeout(Duration::from_secs(10), refused).await.expect("an answer");
             assert_eq!(refused, Reason::AssertionAudienceUnknown);
             assert_eq!(desk.count(LOGONS).await, before);
         });
