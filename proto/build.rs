@@ -16,6 +16,7 @@ const FILES: &[&str] = &[
     "sso/v1/secret.proto",
     "sso/v1/system.proto",
     "sso/v1/tickets.proto",
+    "sso/v1/tls.proto",
 ];
 
 /// Messages that carry a secret: no derived `Debug`, wiped when dropped.

@@ -142,6 +142,13 @@ events! {
     IndividualApplicationUser = 11054, "INDIVIDUAL_APPLICATION_USER", Warning, "An individual account is a user of an application.", "Name a group; remove individuals when they leave.";
     ProtectorAdded = 11101, "PROTECTOR_ADDED", Information, "A keystore has one more protector that unlocks it.", "";
     ProtectorRemoved = 11102, "PROTECTOR_REMOVED", Information, "A protector unlocks a keystore no more; another one opened it before.", "Remove its `[[protector]]` from the settings.";
+    TlsReloaded = 11103, "TLS_RELOADED", Information, "Certificate, key, authorities or revocation lists were loaded again and are in use; connections whose peers they refuse end.", "";
+    TlsNotReloaded = 11104, "TLS_NOT_RELOADED", Error, "Certificate, key, authorities or revocation lists changed, and what they hold cannot be used; what was loaded before stays in use.", "Correct the file that the line names; it is read again within seconds.";
+    CertificateEndsSoon = 11105, "CERTIFICATE_ENDS_SOON", Warning, "A certificate that the program shows or trusts ends within 30, 7 or 1 days; said once at each of them.", "Put a new one in its place; the program takes it over by itself.";
+    CertificateEnded = 11106, "CERTIFICATE_ENDED", Error, "A certificate that the program shows or trusts has expired: peers refuse it, or what comes from it is refused.", "Put a new one in its place; the program takes it over by itself.";
+    RevocationListUnavailable = 11107, "REVOCATION_LIST_UNAVAILABLE", Warning, "A revocation list of the settings cannot be read or fetched, or is none of a known authority; under hard-fail, peers of its authority are refused once no other list serves.", "Check file or URL; it is tried again by itself.";
+    RevocationListExpired = 11108, "REVOCATION_LIST_EXPIRED", Error, "A revocation list has ended and no newer one is at hand: under hard-fail, peers of its authority are refused.", "Have the authority issue a new list (`sso cert crl`), and put it where the settings look.";
+    RevocationNotChecked = 11109, "REVOCATION_NOT_CHECKED", Warning, "A peer was let through although nobody can say whether its certificate is revoked, because the policy is soft-fail.", "Bring the revocation list back; with `revocation = \"hard-fail\"` such peers are refused.";
 }
 
 #[cfg(test)]

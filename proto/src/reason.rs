@@ -166,6 +166,7 @@ reasons! {
     BackupHasNothingNew = "BACKUP_HAS_NOTHING_NEW", FailedPrecondition, None, "The keystore has every generation of the backup already.";
     ServersUnreachable = "SERVERS_UNREACHABLE", FailedPrecondition, None, "No SSO server is there that could take a new generation.";
     PromotionRefused = "PROMOTION_REFUSED", FailedPrecondition, None, "The master lacks what the database uses, or nobody can say what that is.";
+    TlsNotReloaded = "TLS_NOT_RELOADED", FailedPrecondition, None, "A certificate, key, authority or revocation list is not usable; what was loaded before stays in use.";
     RevisionStale = "REVISION_STALE", Aborted, Some(10816), "The configuration has changed since the revision named.";
 
     // the service itself

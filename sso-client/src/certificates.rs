@@ -1,91 +1,58 @@
-//! The certificates of a small installation: an authority of its own, and what it issues.
+//! Certificates: an authority of its own, what it issues and revokes, and what others issued.
 //!
-//! Shared by `sso cert` (by hand, for real hosts) and `sso dev` (throw-away, marked as such). Keys are
-//! ECDSA P-256, serial numbers are 126 random bits, and every certificate starts a few minutes in the
-//! past so that hosts whose clocks differ a little accept it.
+//! Shared by `sso cert` (by hand, for real hosts) and `sso dev` (throw-away, marked as such). Keys that
+//! are made here are ECDSA P-256 unless asked otherwise, serial numbers are 126 random bits, and every
+//! certificate starts a few minutes in the past so that hosts whose clocks differ a little accept it.
+//! Certificates and keys of other authorities may be RSA too.
 
 mod authority;
+mod bundle;
+mod chain;
 mod description;
+mod error;
+mod files;
+mod install;
+mod ledger;
+mod pem;
+mod pkcs12;
+mod private_key;
+pub mod probe;
 mod request;
+mod requested_name;
+mod revocation_list;
+mod signing_request;
+mod subject;
+mod template;
+mod tree;
 
-use std::{
-    fs, io,
-    io::Write as _,
-    path::{Path, PathBuf},
+pub use authority::{
+    AUTHORITY_CERTIFICATE, AUTHORITY_CHAIN, AUTHORITY_KEY, AUTHORITY_ROOT, Authority, Issued,
 };
-
-pub use authority::{AUTHORITY_CERTIFICATE, AUTHORITY_KEY, Authority, Issued};
+pub use bundle::Bundle;
+pub use chain::Chain;
 pub use description::{Description, describe};
+pub use error::CertificateError;
+pub use install::{Identity, Installed, Parts};
+pub use ledger::{Ledger, Revocation};
+pub use private_key::{KeyType, PrivateKey};
 pub use request::{Request, Role};
+pub use requested_name::RequestedName;
+pub use revocation_list::{EarlierList, RevocationList, RevocationReason, Revoked};
+pub use signing_request::{SigningRequest, Terms, Wanted};
+pub use subject::Subject;
+pub use template::Usage;
+pub use tree::{Position, Signature, Tree, TreeEntry};
 
-/// Why a certificate could not be made, read or shown.
-#[derive(Debug, thiserror::Error)]
-pub enum CertificateError {
-    /// What was asked for makes no sense; the text says what to give instead.
-    #[error("{0}")]
-    Request(String),
-    /// A file that exists already and is not overwritten.
-    #[error("{} exists; nothing was overwritten", .0.display())]
-    Exists(PathBuf),
-    /// A file that cannot be read or written.
-    #[error("{}: {source}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What the operating system said.
-        source: io::Error,
-    },
-    /// A file that holds no certificate or key of the expected kind.
-    #[error("{}: {what}", path.display())]
-    Content {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        what: String,
-    },
-    /// The library refused to build the certificate.
-    #[error("cannot make the certificate: {0}")]
-    Build(#[from] rcgen::Error),
-    /// The operating system gave no random numbers.
-    #[error("the operating system gives no random numbers")]
-    Randomness,
-}
+use files::content_error;
 
-fn refuse_existing(paths: &[&Path]) -> Result<(), CertificateError> {
-    match paths.iter().find(|path| path.symlink_metadata().is_ok()) {
-        Some(path) => Err(CertificateError::Exists(path.to_path_buf())),
-        None => Ok(()),
-    }
-}
-
-fn write_public(path: &Path, text: &str, overwrite: bool) -> Result<(), CertificateError> {
-    let mut options = fs::OpenOptions::new();
-    options.write(true);
-    if overwrite {
-        options.create(true).truncate(true)
-    } else {
-        options.create_new(true)
-    };
-    options
-        .open(path)
-        .and_then(|mut file| {
-            file.write_all(text.as_bytes())?;
-            file.sync_all()
-        })
-        .map_err(|source| file_error(path, source))
-}
-
-fn read(path: &Path) -> Result<String, CertificateError> {
-    fs::read_to_string(path).map_err(|source| file_error(path, source))
-}
-
-fn file_error(path: &Path, source: io::Error) -> CertificateError {
-    if source.kind() == io::ErrorKind::AlreadyExists {
-        return CertificateError::Exists(path.to_owned());
-    }
-    CertificateError::File { path: path.to_owned(), source }
-}
-
-fn content_error(path: &Path, what: &dyn ToString) -> CertificateError {
-    CertificateError::Content { path: path.to_owned(), what: what.to_string() }
+/// Writes certificates in PEM to a file that anybody may read, all at once or not at all.
+///
+/// # Errors
+/// [`CertificateError::Exists`] unless `replace`, and what the operating system refuses.
+pub fn write_certificate(
+    path: &std::path::Path,
+    pem: &str,
+    replace: bool,
+) -> Result<(), CertificateError> {
+    files::write_public(path, pem.as_bytes(), replace)
 }

@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use sso_client::Overrides;
-use sso_core::exit::Exit;
+use sso_core::{exit::Exit, tls::ListSource};
 
 use crate::commands::{
     AppCommand, AuditCommand, CertArgs, CompatCommand, CompletionArgs, ConfigCommand,
@@ -29,7 +29,7 @@ The profiles file is $SSO_CONFIG, $XDG_CONFIG_HOME/sso/profiles.toml or
   ca = \"ca.crt\"          # relative to the profiles file
   cert = \"admin.crt\"
   key = \"admin.key\"      # readable by its owner only
-  crl = \"ca.crl\"        # optional: revocation lists
+  crl = \"ca.crl\"        # optional: revocation lists, files and URLs: [\"a.crl\", \"http://…\"]
   master = \"unix:///run/sso-master/admin.sock\"   # for 'sso secret', also SSO_MASTER
 
 Exit codes: 0 done, 1 refused, 2 usage or malformed file, 64 settings, 69 unavailable, 77 denied.
@@ -88,9 +88,9 @@ pub(crate) struct GlobalArgs {
     /// PEM file of your private key [env: SSO_KEY]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
-    /// PEM file of revocation lists, one of every authority; without it none are checked [env: SSO_CRL]
-    #[arg(long, global = true, value_name = "FILE")]
-    pub(crate) crl: Option<PathBuf>,
+    /// Revocation list of an authority, again for each; without any none are checked [env: SSO_CRL]
+    #[arg(long, global = true, value_name = "FILE|URL")]
+    pub(crate) crl: Vec<ListSource>,
     /// File with a bearer token, in place of a certificate [env: SSO_TOKEN_FILE]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,

@@ -3,11 +3,12 @@
 use std::{future::Future, path::Path, sync::Arc, time::Duration};
 
 use sso_core::{
-    connector::{ConnectOptions, connect_channel, connect_local, local_path},
+    connector::{ClientTls, ConnectOptions, connect_channel, connect_local, local_path},
     settings::secret_file,
     tls::TlsError,
 };
 use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status, metadata::AsciiMetadataValue, transport::Channel};
 use zeroize::Zeroizing;
 
@@ -18,32 +19,71 @@ use crate::{
 
 /// How long a call may take when nothing else is said.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// How long the first calls wait for revocation lists that have a URL; then what is at hand decides.
+const LISTS: Duration = Duration::from_secs(5);
 
 /// A connection to the service. Cheap to clone; clones share one connection.
 #[derive(Clone, Debug)]
 pub struct Client {
     channel: Channel,
+    /// None at a socket.
+    files: Option<Arc<Files>>,
     addr: Arc<str>,
     token_file: Option<Arc<Path>>,
     deadline: Duration,
     retry: RetryPolicy,
 }
 
+/// What keeps certificates and revocation lists fresh while a clone of the client lives.
+#[derive(Debug)]
+struct Files {
+    /// Cancelled when every list that has a URL was asked for once.
+    fetched: CancellationToken,
+    since: Instant,
+    _end: DropGuard,
+}
+
+impl Files {
+    /// Fetches lists, then follows files and lists until the value is dropped.
+    fn follow(tls: ClientTls) -> Arc<Self> {
+        let (fetched, end) = (CancellationToken::new(), CancellationToken::new());
+        let (done, until) = (fetched.clone(), end.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = tls.fetch_lists() => done.cancel(),
+                () = until.cancelled() => return,
+            }
+            tls.watch(until).await;
+        });
+        Arc::new(Self { fetched, since: Instant::now(), _end: end.drop_guard() })
+    }
+
+    async fn ready(&self) {
+        let _ = timeout_at(self.since + LISTS, self.fetched.cancelled()).await;
+    }
+}
+
 impl Client {
     /// A client for the server of the profile. Loads the certificate files; the first call opens
-    /// the connection, and a lost one is opened again by the next call. Needs a tokio runtime.
+    /// the connection, and a lost one is opened again by the next call. Files that change, and lists
+    /// that have a URL, are loaded again by themselves. Needs a tokio runtime.
     ///
     /// # Errors
     /// [`ClientError::Settings`] when the address or a file of the profile is not usable, also when
     /// others than its owner may read the key file.
     pub fn connect(profile: &Profile) -> Result<Self, ClientError> {
         let options = ConnectOptions::default();
-        let channel = match local_path(&profile.addr) {
-            Some(path) => connect_local(&path, options),
-            None => connect_channel(&profile.addr, profile.tls()?, options)?,
+        let (channel, files) = match local_path(&profile.addr) {
+            Some(path) => (connect_local(&path, options), None),
+            None => {
+                let tls = profile.tls()?;
+                let channel = connect_channel(&profile.addr, tls.clone(), options)?;
+                (channel, Some(Files::follow(tls)))
+            }
         };
         Ok(Self {
             channel,
+            files,
             token_file: profile.token_file.as_deref().map(Arc::from),
             addr: profile.addr.as_str().into(),
             deadline: DEADLINE,
@@ -143,6 +183,7 @@ impl Client {
         F: Future<Output = Result<Response<A>, Status>>,
     {
         let until = Instant::now() + self.deadline;
+        self.ready(until).await;
         let mut attempt = 0;
         loop {
             let request = self.request(message.clone(), until)?;
@@ -173,6 +214,7 @@ impl Client {
         F: Future<Output = Result<Response<A>, Status>>,
     {
         let until = Instant::now() + self.deadline;
+        self.ready(until).await;
         let request = self.request(message, until)?;
         self.wait(until, call(self.channel.clone(), request), true)
             .await?
@@ -189,12 +231,20 @@ impl Client {
         F: Future<Output = Result<Response<A>, Status>>,
     {
         let until = Instant::now() + self.deadline;
+        self.ready(until).await;
         let request =
             self.identified(message).map_err(|error| Status::unauthenticated(error.to_string()))?;
         let opening = call(self.channel.clone(), request);
         match timeout_at(until, opening).await {
             Ok(answer) => answer.map(Response::into_inner),
             Err(_) => Err(Status::deadline_exceeded("no answer in time")),
+        }
+    }
+
+    /// Waits until it is known whom the lists refuse, for some seconds at most.
+    async fn ready(&self, until: Instant) {
+        if let Some(files) = &self.files {
+            let _ = timeout_at(until, files.ready()).await;
         }
     }
 

@@ -350,6 +350,9 @@ fn hint(reason: Reason) -> Option<&'static str> {
         Reason::SealedValueDamaged | Reason::GenerationMissing => {
             "write the value anew, or restore the database or the master secret from a backup"
         }
+        Reason::TlsNotReloaded => {
+            "'sso cert show FILE' shows what is in a file; nothing was changed, so correct it and repeat"
+        }
         Reason::Internal => "the server's log has more under this request id",
         _ => return None,
     })

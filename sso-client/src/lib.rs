@@ -19,6 +19,8 @@
 //! failed before an answer came; writes never are. Errors are sorted by what the caller can do
 //! about them ([`ClientError`]). Values are [`SecretText`]: nothing prints them by accident.
 //!
+//! Hosts that connect other systems over HTTPS with certificates find the rest in [`integration`].
+//!
 //! The library keeps no plain value longer than the caller does, and reads the environment only in
 //! [`Profile::load`] and [`Environment::read`].
 
@@ -30,6 +32,7 @@ mod client;
 mod config_store;
 pub mod development;
 mod error;
+pub mod integration;
 mod lookup;
 mod mappings;
 mod principals;

@@ -12,8 +12,13 @@ use serde::Deserialize;
 use sso_core::{
     connector::{ClientTls, local_path},
     settings::{self, SettingsError},
-    tls::{ClientCertificate, TlsError, TlsSettings, TrustSettings},
+    tls::{
+        ListSource, ListSourceError, RevocationPolicy, TlsError, TlsSettings, TlsVersion,
+        TrustSettings, one_or_more,
+    },
 };
+
+use crate::certificates::probe::Target;
 
 /// The folder of what holds for everybody on this machine.
 const MACHINE_CONFIG: &str = "/etc/sso";
@@ -31,9 +36,17 @@ pub struct Profile {
     pub key: Option<PathBuf>,
     /// File with a bearer token, read again for every call; no other user may read it.
     pub token_file: Option<PathBuf>,
-    /// PEM file of revocation lists, one of every authority. `None`: nothing is checked for
-    /// revocation.
-    pub crl: Option<PathBuf>,
+    /// The passphrase of an encrypted private key; no other user may read the file.
+    pub key_passphrase_file: Option<PathBuf>,
+    /// Revocation lists, one of every authority. Without any nothing is checked for revocation.
+    pub crl: Vec<ListSource>,
+    /// What becomes of a server of which nobody can say whether its certificate is revoked; `None`: it is
+    /// refused where there are lists.
+    pub revocation: Option<RevocationPolicy>,
+    /// The oldest version of TLS spoken.
+    pub minimum_version: TlsVersion,
+    /// Folder for the last good list of each URL.
+    pub crl_cache: Option<PathBuf>,
     /// Whether certificates made by `sso dev` are accepted. Only for development.
     pub allow_development: bool,
 }
@@ -51,8 +64,8 @@ pub struct Overrides {
     pub cert: Option<PathBuf>,
     /// PEM file.
     pub key: Option<PathBuf>,
-    /// PEM file.
-    pub crl: Option<PathBuf>,
+    /// Revocation lists.
+    pub crl: Vec<ListSource>,
     /// File with a bearer token.
     pub token_file: Option<PathBuf>,
     /// `unix:///PATH` or `https://HOST:PORT` of a master secret server.
@@ -72,7 +85,7 @@ pub struct Environment {
     pub cert: Option<PathBuf>,
     /// `SSO_KEY`
     pub key: Option<PathBuf>,
-    /// `SSO_CRL`
+    /// `SSO_CRL`: one file or URL.
     pub crl: Option<PathBuf>,
     /// `SSO_TOKEN_FILE`
     pub token_file: Option<PathBuf>,
@@ -140,6 +153,9 @@ pub enum ProfileError {
     /// A variable of the environment is not text.
     #[error("{0} is not UTF-8")]
     NotText(&'static str),
+    /// What `SSO_CRL` says is no revocation list.
+    #[error("SSO_CRL: {0}")]
+    List(#[from] ListSourceError),
 }
 
 #[derive(Debug, Deserialize)]
@@ -157,7 +173,12 @@ struct ProfileEntry {
     ca: Option<PathBuf>,
     cert: Option<PathBuf>,
     key: Option<PathBuf>,
-    crl: Option<PathBuf>,
+    key_passphrase_file: Option<PathBuf>,
+    #[serde(default, deserialize_with = "one_or_more")]
+    crl: Vec<ListSource>,
+    revocation: Option<RevocationPolicy>,
+    minimum_version: Option<TlsVersion>,
+    crl_cache: Option<PathBuf>,
     token_file: Option<PathBuf>,
     master: Option<String>,
     #[serde(default)]
@@ -178,8 +199,12 @@ impl Profile {
             ca: Some(ca.into()),
             cert: Some(cert.into()),
             key: Some(key.into()),
+            key_passphrase_file: None,
             token_file: None,
-            crl: None,
+            crl: Vec::new(),
+            revocation: None,
+            minimum_version: TlsVersion::default(),
+            crl_cache: None,
             allow_development: false,
         }
     }
@@ -201,7 +226,7 @@ impl Profile {
     /// # Errors
     /// See [`ProfileError`].
     pub fn resolve(overrides: &Overrides, environment: &Environment) -> Result<Self, ProfileError> {
-        Self::put_together(overrides, environment, environment.entries(overrides)?)
+        Self::put_together(overrides, environment, environment.entries(overrides)?)?.checked()
     }
 
     fn put_together(
@@ -227,6 +252,17 @@ impl Profile {
                 default.token_file.is_some(),
             ]),
         );
+        let key_from = first([
+            overrides.key.is_some(),
+            named.key.is_some(),
+            environment.key.is_some(),
+            default.key.is_some(),
+        ]);
+        let from_variable = environment.crl.as_deref().map(list_source).transpose()?;
+        let crl = [overrides.crl.clone(), named.crl, Vec::from_iter(from_variable), default.crl]
+            .into_iter()
+            .find(|lists| !lists.is_empty())
+            .unwrap_or_default();
         let profile = Self {
             addr: overrides
                 .addr
@@ -241,10 +277,41 @@ impl Profile {
             key: path(&overrides.key, named.key, &environment.key).or(default.key),
             token_file: path(&overrides.token_file, named.token_file, &environment.token_file)
                 .or(default.token_file),
-            crl: path(&overrides.crl, named.crl, &environment.crl).or(default.crl),
+            // The passphrase goes with the key; another key may have another one, or none.
+            key_passphrase_file: match key_from {
+                NAMED => named.key_passphrase_file,
+                DEFAULT => default.key_passphrase_file,
+                _ => None,
+            },
+            crl,
+            revocation: named.revocation.or(default.revocation),
+            minimum_version: named.minimum_version.or(default.minimum_version).unwrap_or_default(),
+            crl_cache: named.crl_cache.or(default.crl_cache),
             allow_development: named.allow_development || default.allow_development,
         };
-        profile.with_one_identity(certificate_from, token_from).checked()
+        Ok(profile.with_one_identity(certificate_from, token_from))
+    }
+
+    /// The same for a look at the server at `addr`, wherever the profile itself points to: it takes
+    /// authorities to trust, and nothing else has to be there.
+    ///
+    /// # Errors
+    /// See [`ProfileError`].
+    pub fn resolve_check(
+        addr: &Target,
+        overrides: &Overrides,
+        environment: &Environment,
+    ) -> Result<Self, ProfileError> {
+        let addr = Some(format!("https://{addr}"));
+        let overrides = Overrides { addr, ..overrides.clone() };
+        let profile =
+            Self::put_together(&overrides, environment, environment.entries(&overrides)?)?;
+        match (&profile.ca, &profile.cert, &profile.key) {
+            (None, ..) => Err(CA_MISSING),
+            (_, Some(_), None) => Err(KEY_MISSING),
+            (_, None, Some(_)) => Err(CERTIFICATE_MISSING),
+            (_, Some(_), Some(_)) | (_, None, None) => Ok(profile),
+        }
     }
 
     /// The same for a master secret server, whose address is on the command line, in the named profile
@@ -268,7 +335,7 @@ impl Profile {
         let overrides = Overrides { addr: Some(master), token_file: None, ..overrides.clone() };
         let environment = Environment { token_file: None, ..environment.clone() };
         (named.token_file, default.token_file) = (None, None);
-        Self::put_together(&overrides, &environment, (named, default))
+        Self::put_together(&overrides, &environment, (named, default))?.checked()
     }
 
     /// Without the certificate where a token was named before it, and the other way round: a request
@@ -284,40 +351,63 @@ impl Profile {
 
     /// The same, if it has what its address needs.
     fn checked(self) -> Result<Self, ProfileError> {
-        let missing = |what, option, variable| ProfileError::Missing { what, option, variable };
         let has_certificate = self.cert.is_some() || self.key.is_some();
         if local_path(&self.addr).is_some() {
             return Ok(self);
         }
         if self.ca.is_none() {
-            return Err(missing("certificate authority", "ca", "SSO_CA"));
+            return Err(CA_MISSING);
         }
         if self.cert.is_none() && (has_certificate || self.token_file.is_none()) {
-            return Err(missing("client certificate", "cert", "SSO_CERT"));
+            return Err(CERTIFICATE_MISSING);
         }
         if self.key.is_none() && has_certificate {
-            return Err(missing("private key", "key", "SSO_KEY"));
+            return Err(KEY_MISSING);
         }
         Ok(self)
     }
 
     /// The certificates as the TLS room wants them.
     pub(crate) fn tls(&self) -> Result<ClientTls, TlsError> {
-        let ca = self.ca.clone().unwrap_or_default();
-        let (crl, allow_development) = (self.crl.clone(), self.allow_development);
+        let trust = self.trust();
         match (self.cert.clone(), self.key.clone()) {
             (Some(certificate), Some(key)) => ClientTls::load(&TlsSettings {
-                certificate,
-                key,
-                ca,
-                crl,
-                allow_development,
-                client_certificate: ClientCertificate::default(),
+                key_passphrase_file: self.key_passphrase_file.clone(),
+                ..TlsSettings::with_trust(certificate, key, trust)
             }),
-            _ => ClientTls::without_certificate(&TrustSettings { ca, crl, allow_development }),
+            _ => ClientTls::without_certificate(&trust),
+        }
+    }
+
+    /// Whom a caller with this profile trusts.
+    #[must_use]
+    pub fn trust(&self) -> TrustSettings {
+        TrustSettings {
+            crl: self.crl.clone(),
+            revocation: self.revocation,
+            minimum_version: self.minimum_version,
+            crl_cache: self.crl_cache.clone(),
+            allow_development: self.allow_development,
+            ..TrustSettings::new(self.ca.clone().unwrap_or_default())
         }
     }
 }
+
+/// A path as it is, where it is no address.
+fn list_source(text: &Path) -> Result<ListSource, ListSourceError> {
+    text.to_str().map_or_else(|| Ok(ListSource::File(text.to_owned())), str::parse)
+}
+
+/// The places of [`first`] that are a profile.
+const NAMED: usize = 1;
+const DEFAULT: usize = 3;
+
+const CA_MISSING: ProfileError =
+    ProfileError::Missing { what: "certificate authority", option: "ca", variable: "SSO_CA" };
+const CERTIFICATE_MISSING: ProfileError =
+    ProfileError::Missing { what: "client certificate", option: "cert", variable: "SSO_CERT" };
+const KEY_MISSING: ProfileError =
+    ProfileError::Missing { what: "private key", option: "key", variable: "SSO_KEY" };
 
 /// Which of the places has it first; behind all of them where none has.
 fn first(places: [bool; 4]) -> usize {
@@ -414,7 +504,11 @@ fn entry(
         ca: resolve(entry.ca),
         cert: resolve(entry.cert),
         key: resolve(entry.key),
-        crl: resolve(entry.crl),
+        key_passphrase_file: resolve(entry.key_passphrase_file),
+        crl: entry.crl.iter().map(|source| source.resolve(&base)).collect(),
+        revocation: entry.revocation,
+        minimum_version: entry.minimum_version,
+        crl_cache: resolve(entry.crl_cache),
         token_file: resolve(entry.token_file),
         master: entry.master,
         allow_development: entry.allow_development,

@@ -16,9 +16,9 @@ use sso_core::memory::LockedKey;
 use sso_proto::v1::{
     BackupLocks, BackupOpener, BackupRequest, DestroyRequest, GetSecretStatusRequest,
     GetSecretStatusResponse, OfficerKey, PrepareRequest, PromoteRequest, ReadmitServerRequest,
-    RestoreRequest, RestoreResponse, RetireRequest, RevokeServerRequest, RevokeServerResponse,
-    RotateRequest, RotateResponse, VerifyBackupRequest, VerifyBackupResponse,
-    secret_client::SecretClient,
+    ReloadTlsRequest, ReloadTlsResponse, RestoreRequest, RestoreResponse, RetireRequest,
+    RevokeServerRequest, RevokeServerResponse, RotateRequest, RotateResponse, VerifyBackupRequest,
+    VerifyBackupResponse, secret_client::SecretClient,
 };
 
 use crate::{Client, ClientError, SecretText};
@@ -237,6 +237,16 @@ impl Secret {
             })
             .await
             .map(|_| ())
+    }
+
+    /// Has the master that answers load its certificate, key, authorities and revocation lists again;
+    /// what is not good enough changes nothing.
+    pub async fn reload_tls(&self) -> Result<ReloadTlsResponse, ClientError> {
+        self.client
+            .write(ReloadTlsRequest {}, |channel, request| async move {
+                SecretClient::new(channel).reload_tls(request).await
+            })
+            .await
     }
 }
 

@@ -5,8 +5,8 @@ use sso_proto::v1::{
     BeginSealedRowsCheckRequest, BeginSealedRowsCheckResponse, CheckSealedRowsRequest,
     CheckSealedRowsResponse, DisableSystemRequest, EnableSystemRequest, GetGlobalInfoRequest,
     GetServerSettingsRequest, GetServerStatusRequest, GetServerStatusResponse, GlobalInfo,
-    ListServersRequest, ServerEntry, ServerSettings, UpdateGlobalInfoRequest,
-    UpdateServerSettingsRequest, system_client::SystemClient,
+    ListServersRequest, ReloadTlsRequest, ReloadTlsResponse, ServerEntry, ServerSettings,
+    UpdateGlobalInfoRequest, UpdateServerSettingsRequest, system_client::SystemClient,
 };
 
 use crate::{Client, ClientError};
@@ -137,6 +137,16 @@ impl System {
             .await?;
         let settings = answer.settings.ok_or_else(|| ClientError::incomplete("settings"))?;
         Ok((answer.server, settings))
+    }
+
+    /// Has the server that answers load its certificate, key, authorities and revocation lists again;
+    /// what is not good enough changes nothing.
+    pub async fn reload_tls(&self) -> Result<ReloadTlsResponse, ClientError> {
+        self.client
+            .write(ReloadTlsRequest {}, |channel, request| async move {
+                SystemClient::new(channel).reload_tls(request).await
+            })
+            .await
     }
 
     /// A key pair of the server that answers, for one [`System::check_sealed_rows`] within ten minutes.

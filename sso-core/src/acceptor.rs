@@ -28,8 +28,10 @@ use tonic::transport::server::Connected;
 pub use crate::recheck::{RecheckPeer, RecheckPeerLayer};
 use crate::{
     peer::PeerCertificate,
-    recheck::Verdict,
-    tls::{TlsGeneration, TlsReloader},
+    places::{Place, Places},
+    recheck::{GRACE, Tripwire, Verdict},
+    tls::{Application, TlsGeneration, TlsReason, TlsReloader},
+    verifier::{CertificateSummary, Note, noted},
 };
 
 /// Pause after a failed `accept`, so that a lack of file descriptors does not become a busy loop.
@@ -38,11 +40,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// the connection is reset.
 const LINGER: Duration = Duration::from_millis(500);
 const LINGER_BYTES: u64 = 64 * 1024;
+/// Refused peers that are listened to at once.
+const LINGERING: usize = 64;
 
 /// What those may take who have not proved who they are, and how much one local user.
 #[derive(Clone, Copy, Debug)]
 pub struct AcceptLimits {
-    /// Handshakes at once; further connections wait in the system's queue.
+    /// Handshakes at once; further connections wait in the system's queue, and when one has waited
+    /// for a while the longest handshake is broken off.
     pub handshakes: usize,
     /// Time for one handshake.
     pub handshake_timeout: Duration,
@@ -116,28 +121,39 @@ async fn accept_loop(
     shutdown: CancellationToken,
     accepted: Accepted,
 ) {
-    let slots = Arc::new(Semaphore::new(limits.handshakes));
+    let places = Places::new(limits.handshakes);
     let strangers = Arc::new(Semaphore::new(limits.strangers));
+    let lingering = Arc::new(Semaphore::new(LINGERING));
     loop {
-        let next = async {
-            let slot = Arc::clone(&slots).acquire_owned().await;
-            (slot, listener.accept().await)
-        };
-        let (slot, connection) = tokio::select! {
+        let connection = tokio::select! {
             () = shutdown.cancelled() => return,
             () = accepted.closed() => return,
-            next = next => next,
+            connection = listener.accept() => connection,
         };
         match connection {
             Ok((tcp, addr)) => {
+                // Not given up for a shutdown: who was accepted is served, where others go on listening
+                // at the same address.
+                let place = tokio::select! {
+                    () = accepted.closed() => return,
+                    place = places.take(Some(addr.ip())) => place,
+                };
                 let (tls, accepted) = (Arc::clone(&tls), accepted.clone());
-                let strangers = Arc::clone(&strangers);
+                let (strangers, lingering) = (Arc::clone(&strangers), Arc::clone(&lingering));
                 tokio::spawn(async move {
-                    let _slot = slot;
-                    let shaken = shake_hands(tcp, addr, tls, limits).await;
-                    if let Some(connection) = shaken.and_then(|it| it.admit(strangers, limits)) {
-                        // An error only says that the server is going away.
-                        let _ = accepted.send(Ok(connection)).await;
+                    match shake_hands(tcp, addr, tls, limits, place).await {
+                        Shaken::Done(connection) => {
+                            if let Some(connection) = connection.admit(strangers, limits) {
+                                // An error only says that the server is going away.
+                                let _ = accepted.send(Ok(connection)).await;
+                            }
+                        }
+                        Shaken::Refused(tcp) => {
+                            if let Ok(_listening) = lingering.try_acquire() {
+                                linger(tcp).await;
+                            }
+                        }
+                        Shaken::Gone => {}
                     }
                 });
             }
@@ -149,32 +165,53 @@ async fn accept_loop(
     }
 }
 
+/// What became of a handshake.
+enum Shaken {
+    Done(Box<Connection>),
+    /// The peer may still have to read the alert that says why.
+    Refused(TcpStream),
+    Gone,
+}
+
 async fn shake_hands(
     tcp: TcpStream,
     addr: SocketAddr,
     tls: Arc<TlsReloader>,
     limits: AcceptLimits,
-) -> Option<Connection> {
+    place: Place,
+) -> Shaken {
     // Without it every exchange waits 40 ms for a delayed acknowledgement.
     let _ = tcp.set_nodelay(true);
     let generation = tls.current();
-    let handshake = TlsAcceptor::from(generation.server()).accept(tcp).into_fallible();
-    match tokio::time::timeout(limits.handshake_timeout, handshake).await {
-        Ok(Ok(io)) => match identify(&io, addr, &generation, &tls) {
-            Ok(peer) => Some(Connection { io, peer, tls, stranger: None }),
-            Err(reason) => {
-                refuse(addr, &reason);
-                None
+    let Some(config) = generation.server() else {
+        refuse(addr, TlsReason::Other, "this program has no certificate to listen with", None);
+        return Shaken::Gone;
+    };
+    let handshake = noted(TlsAcceptor::from(config).accept(tcp).into_fallible());
+    let timed = tokio::time::timeout(limits.handshake_timeout, handshake);
+    let shaken = tokio::select! {
+        () = place.is_wanted() => {
+            let words = "the peer stalled while others waited for a place";
+            refuse(addr, TlsReason::HandshakeTimeout, words, None);
+            return Shaken::Gone;
+        }
+        shaken = timed => shaken,
+    };
+    match shaken {
+        Ok((Ok(io), note)) => match identify(&io, addr, &generation, &tls, note.as_ref()) {
+            Ok(peer) => Shaken::Done(Box::new(Connection::new(io, peer, tls))),
+            Err((reason, words)) => {
+                refuse(addr, reason, &words, note.as_ref().map(|note| &note.certificate));
+                Shaken::Gone
             }
         },
-        Ok(Err((error, tcp))) => {
-            refuse(addr, &error.to_string());
-            linger(tcp).await;
-            None
+        Ok((Err((error, tcp)), note)) => {
+            explain(addr, &error, note.as_ref());
+            Shaken::Refused(tcp)
         }
         Err(_) => {
-            refuse(addr, "no handshake in time");
-            None
+            refuse(addr, TlsReason::HandshakeTimeout, "no handshake in time", None);
+            Shaken::Gone
         }
     }
 }
@@ -184,35 +221,103 @@ fn identify(
     addr: SocketAddr,
     generation: &TlsGeneration,
     tls: &TlsReloader,
-) -> Result<Peer, String> {
+    note: Option<&Note>,
+) -> Result<Peer, (TlsReason, String)> {
     let (_, session) = io.get_ref();
-    if session.alpn_protocol() != Some(b"h2") {
-        return Err("the peer does not speak HTTP/2".to_owned());
+    if !tls.application().takes(session.alpn_protocol()) {
+        let words = match tls.application() {
+            Application::Grpc => "the peer does not speak HTTP/2",
+            Application::Http => "the peer does not speak HTTP/1.1",
+        };
+        return Err((TlsReason::ApplicationProtocol, words.to_owned()));
     }
     let chain: Arc<[CertificateDer<'static>]> = session.peer_certificates().unwrap_or(&[]).into();
     let certificate = match chain.first() {
-        Some(own) => Some(PeerCertificate::parse(own).map_err(|error| error.to_string())?),
+        Some(own) => Some(
+            PeerCertificate::parse(own)
+                .map_err(|error| (TlsReason::CertificateUnusable, error.to_string()))?,
+        ),
         // The handshake refused this already; it holds even if that slips through.
-        None if tls.requires_certificates() => return Err("the peer sent no certificate".into()),
+        None if tls.requires_certificates() => {
+            return Err((TlsReason::NoClientCertificate, "the peer sent no certificate".into()));
+        }
         None => None,
     };
     Ok(Peer {
         addr,
         generation: generation.number(),
         certificate: certificate.map(Arc::new),
-        verdict: Arc::new(Verdict::trusted(generation.number(), tls.clock().instant())),
+        verdict: Arc::new(Verdict::trusted(
+            generation.number(),
+            tls.clock().instant(),
+            note.is_some_and(|note| note.is_lenient),
+        )),
         admitted: Arc::default(),
         chain,
     })
 }
 
-fn refuse(addr: SocketAddr, reason: &str) {
-    count("refused");
-    tracing::info!(%addr, reason, "TLS connection refused");
+/// Says why a handshake failed.
+fn explain(addr: SocketAddr, error: &io::Error, note: Option<&Note>) {
+    let certificate = note.map(|note| &note.certificate);
+    if let Some(refusal) = note.and_then(|note| note.refusal.as_ref()) {
+        return refuse(addr, refusal.reason, &refusal.words, certificate);
+    }
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match inner {
+        Some(rustls::Error::AlertReceived(alert)) => {
+            let reason = TlsReason::of_alert(*alert).unwrap_or(TlsReason::Other);
+            count("broken_off", reason.as_str());
+            let reason = reason.as_str();
+            tracing::info!(%addr, reason, ?alert, "the peer broke off: it does not take this server");
+        }
+        // The chain was good, so this is about the signature that proves the key.
+        Some(rustls::Error::InvalidCertificate(rustls::CertificateError::BadSignature)) => {
+            let words = "the peer does not hold the key of the certificate that it shows";
+            refuse(addr, TlsReason::KeyMismatch, words, certificate);
+        }
+        Some(inner) => {
+            let reason = TlsReason::of(inner).unwrap_or(TlsReason::Other);
+            let words = if reason == TlsReason::NoClientCertificate {
+                "the peer sent no certificate".to_owned()
+            } else if reason == TlsReason::NotTls {
+                format!("what the peer sends is not TLS ({inner})")
+            } else {
+                inner.to_string()
+            };
+            refuse(addr, reason, &words, certificate);
+        }
+        None => {
+            count("refused", TlsReason::Disconnected.as_str());
+            let reason = TlsReason::Disconnected.as_str();
+            tracing::debug!(%addr, reason, %error, "the peer went away in the handshake");
+        }
+    }
 }
 
-fn count(result: &'static str) {
-    metrics::counter!("sso_tls_handshakes_total", "result" => result).increment(1);
+fn refuse(
+    addr: SocketAddr,
+    reason: TlsReason,
+    words: &str,
+    certificate: Option<&CertificateSummary>,
+) {
+    let reason = reason.as_str();
+    count("refused", reason);
+    tracing::info!(
+        %addr,
+        reason,
+        thumbprint = certificate.map(|it| it.thumbprint.as_str()),
+        serial = certificate.map(|it| it.serial.as_str()),
+        subject = certificate.map(|it| it.subject.as_str()),
+        words,
+        "TLS connection refused"
+    );
+}
+
+/// `reason` is empty where there is none.
+fn count(result: &'static str, reason: &'static str) {
+    metrics::counter!("sso_tls_handshakes_total", "result" => result, "reason" => reason)
+        .increment(1);
 }
 
 /// Closing a socket with unread bytes resets the connection, and the peer loses the alert that says
@@ -233,6 +338,8 @@ pub struct Connection {
     io: TlsStream<TcpStream>,
     peer: Peer,
     tls: Arc<TlsReloader>,
+    /// None once it went off.
+    tripwire: Option<Tripwire>,
     stranger: Option<Stranger>,
 }
 
@@ -245,17 +352,32 @@ struct Stranger {
 }
 
 impl Connection {
+    fn new(io: TlsStream<TcpStream>, peer: Peer, tls: Arc<TlsReloader>) -> Self {
+        let watched = peer.clone();
+        let tripwire = Tripwire::new(Arc::clone(&tls), GRACE, move |tls| {
+            watched.judge(tls).refusal().is_none()
+        });
+        Self { io, peer, tls, tripwire: Some(tripwire), stranger: None }
+    }
+
+    /// The peer of it: for servers that do not know [`Connected`].
+    #[must_use]
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
     /// Counts the connection; one without a certificate takes a place, or is closed.
     fn admit(mut self, strangers: Arc<Semaphore>, limits: AcceptLimits) -> Option<Self> {
         if self.peer.certificate.is_none() {
             let Ok(place) = strangers.try_acquire_owned() else {
-                refuse(self.peer.addr, "too many connections without a client certificate");
+                let words = "too many connections without a client certificate";
+                refuse(self.peer.addr, TlsReason::TooManyConnections, words, None);
                 return None;
             };
             let deadline = Some(Box::pin(tokio::time::sleep(limits.stranger_timeout)));
             self.stranger = Some(Stranger { _place: place, deadline });
         }
-        count("accepted");
+        count("accepted", "");
         Some(self)
     }
 
@@ -278,14 +400,22 @@ impl Connection {
     }
 
     fn check(&self) -> io::Result<()> {
-        if self.peer.is_cut_off(&self.tls) {
-            return Err(io::Error::new(
-                io::ErrorKind::ConnectionAborted,
-                "the peer's certificate is no longer valid",
-            ));
-        }
-        Ok(())
+        if self.peer.is_cut_off(&self.tls) { Err(no_longer_valid()) } else { Ok(()) }
     }
+
+    /// Breaks the connection of a peer that is not trusted any more.
+    fn check_tripwire(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        let Some(tripwire) = &mut self.tripwire else { return Err(no_longer_valid()) };
+        if tripwire.poll(context).is_pending() {
+            return Ok(());
+        }
+        self.tripwire = None;
+        Err(no_longer_valid())
+    }
+}
+
+fn no_longer_valid() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "the peer's certificate is no longer valid")
 }
 
 impl Connected for Connection {
@@ -302,6 +432,7 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.check_tripwire(context)?;
         self.check_stranger(context)?;
         Pin::new(&mut self.io).poll_read(context, buffer)
     }

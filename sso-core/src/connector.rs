@@ -1,8 +1,11 @@
 //! The calling side: channels to a server by TLS, mutual or not, or by a socket on this machine, and
 //! why one does not work.
 
+mod guarded;
+mod listening;
+mod reasons;
+
 use std::{
-    error::Error,
     fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
@@ -12,25 +15,23 @@ use std::{
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
-use rustls::{
-    AlertDescription, CertificateError, ClientConfig,
-    pki_types::{CertificateDer, ServerName},
-};
+use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite},
     net::{TcpStream, UnixStream},
 };
 use tokio_rustls::TlsConnector;
-use tonic::{
-    Status,
-    transport::{Channel, Endpoint},
-};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
+pub use self::reasons::{is_trust_failure, tls_reason, tls_words, transport_reason};
+use self::{guarded::Guarded, listening::Listening};
 use crate::{
     clock::Clock,
     peer::{CertificateRule, PeerCertificate, RuleMatch},
-    tls::{TlsError, TlsReloader, TlsSettings, TrustSettings},
+    tls::{Application, TlsError, TlsReason, TlsReloader, TlsSettings, TrustSettings},
+    verifier::{Refusal, noted},
 };
 
 /// What is wrong with an address that is none.
@@ -40,20 +41,13 @@ const HOST: &str = "the host is neither a name nor an address";
 /// What stands before the path in the address of a socket on this machine.
 const LOCAL: &str = "unix://";
 
-/// The TLS files of a caller. Channels made with it use the files in force at each new connection.
+/// The TLS files of a caller. Channels made with it use the files in force at each new connection, and
+/// end a connection whose server is not trusted any more.
 #[derive(Clone, Debug)]
 pub struct ClientTls {
-    kind: Kind,
+    files: Arc<TlsReloader>,
     /// Who may answer; empty = whoever has a certificate of the host from a trusted authority.
     only: Arc<[CertificateRule]>,
-}
-
-#[derive(Clone, Debug)]
-enum Kind {
-    /// With a certificate of its own.
-    Mutual(Arc<TlsReloader>),
-    /// Without: the caller proves in another way who it is.
-    ServerOnly(Arc<ClientConfig>),
 }
 
 impl ClientTls {
@@ -70,7 +64,7 @@ impl ClientTls {
     /// # Errors
     /// See [`TlsError`].
     pub fn without_certificate(trust: &TrustSettings) -> Result<Self, TlsError> {
-        Ok(Self::of(Kind::ServerOnly(Arc::new(trust.grpc_client(&Clock::System)?))))
+        TlsReloader::load_trust(trust, Application::Grpc, Clock::System).map(Self::from)
     }
 
     /// The same, and besides the certificate of the server has to fit one of the rules, where there are
@@ -80,8 +74,21 @@ impl ClientTls {
         Self { only: rules.into_iter().collect(), ..self }
     }
 
-    fn of(kind: Kind) -> Self {
-        Self { kind, only: Arc::new([]) }
+    /// The files and lists in use, their status and their reload.
+    #[must_use]
+    pub fn reloader(&self) -> &Arc<TlsReloader> {
+        &self.files
+    }
+
+    /// See [`TlsReloader::fetch_lists`].
+    pub async fn fetch_lists(&self) {
+        self.files.fetch_lists().await;
+    }
+
+    /// See [`TlsReloader::watch_without_signals`]: without it the files and lists of the start stay in
+    /// use.
+    pub async fn watch(self, shutdown: CancellationToken) {
+        self.files.watch_without_signals(shutdown).await;
     }
 
     fn check(&self, chain: Option<&[CertificateDer<'_>]>) -> io::Result<()> {
@@ -95,25 +102,18 @@ impl ClientTls {
         if self.only.iter().any(fits) {
             return Ok(());
         }
-        // As the TLS library would say it: trying again does not help.
-        Err(io::Error::other(rustls::Error::General(format!(
+        let words = format!(
             "another program answers there: its certificate (SHA-256 {}) is not the one that the \
              settings name",
-            certificate.fingerprint_sha256
-        ))))
-    }
-
-    fn config(&self) -> Arc<ClientConfig> {
-        match &self.kind {
-            Kind::Mutual(tls) => tls.current().client(),
-            Kind::ServerOnly(config) => Arc::clone(config),
-        }
+            certificate.thumbprint_sha256
+        );
+        Err(io::Error::other(Refusal::new(TlsReason::WrongServer, words).error()))
     }
 }
 
 impl From<Arc<TlsReloader>> for ClientTls {
-    fn from(tls: Arc<TlsReloader>) -> Self {
-        Self::of(Kind::Mutual(tls))
+    fn from(files: Arc<TlsReloader>) -> Self {
+        Self { files, only: Arc::new([]) }
     }
 }
 
@@ -232,34 +232,6 @@ pub fn check_address(url: &str) -> Result<(), &'static str> {
     ServerName::try_from(host).map(drop).map_err(|_| HOST)
 }
 
-/// Why the transport failed, in words that say what to do; `None` when the status did not come from
-/// the transport. With TLS 1.3 the server refuses a client only after the client's own handshake is
-/// complete, so the reason lies deep inside the first call's error.
-#[must_use]
-pub fn transport_reason(status: &Status) -> Option<String> {
-    let mut next: Option<&(dyn Error + 'static)> = status.source();
-    while let Some(error) = next {
-        if let Some(reason) = reason_of(error) {
-            return Some(reason);
-        }
-        next = error.source();
-    }
-    None
-}
-
-/// Whether the transport failed because one side refuses the other, which trying again does not cure.
-#[must_use]
-pub fn is_trust_failure(status: &Status) -> bool {
-    let mut next: Option<&(dyn Error + 'static)> = status.source();
-    while let Some(error) = next {
-        if tls_error(error).is_some() || alert_in(error).is_some() {
-            return true;
-        }
-        next = error.source();
-    }
-    false
-}
-
 fn host_and_port(url: &str) -> Result<(String, u16), &'static str> {
     let uri = Uri::try_from(url).map_err(|_| FORM)?;
     if uri.scheme_str() != Some("https") {
@@ -289,11 +261,17 @@ async fn connect(
 ) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static> {
     let tcp = TcpStream::connect((host, port)).await?;
     tcp.set_nodelay(true)?;
-    let mut io = TlsConnector::from(tls.config()).connect(name, tcp).await?;
-    if io.get_ref().1.alpn_protocol() != Some(b"h2") {
+    let generation = tls.files.current();
+    let tcp = Listening(tcp);
+    let handshake = TlsConnector::from(generation.client()).connect(name.clone(), tcp);
+    let (io, note) = noted(handshake).await;
+    let io = io?;
+    let is_lenient = note.is_some_and(|note| note.is_lenient);
+    if !tls.files.application().takes(io.get_ref().1.alpn_protocol()) {
         return Err(io::Error::other("the server does not speak HTTP/2"));
     }
     tls.check(io.get_ref().1.peer_certificates())?;
+    let mut io = Guarded::new(io, Arc::clone(&tls.files), name, (generation.number(), is_lenient));
     let mut first = Vec::new();
     match tokio::time::timeout(patience, io.read_buf(&mut first)).await {
         Ok(Ok(0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -302,123 +280,6 @@ async fn connect(
     }
     let (reader, writer) = tokio::io::split(io);
     Ok(tokio::io::join(io::Cursor::new(first).chain(reader), writer))
-}
-
-fn tls_error<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e rustls::Error> {
-    error.downcast_ref::<rustls::Error>().or_else(|| {
-        // The source of an I/O error is that of its inner error, which would be passed over.
-        error.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref::<rustls::Error>()
-    })
-}
-
-/// The alert that the HTTP/2 library saw while reading: it keeps the text of errors alone.
-fn alert_in(error: &(dyn Error + 'static)) -> Option<AlertDescription> {
-    let text = error.downcast_ref::<io::Error>()?.to_string();
-    let name = text.strip_prefix("received fatal alert: ")?;
-    (0..=u8::MAX).map(AlertDescription::from).find(|alert| format!("{alert:?}") == name)
-}
-
-fn reason_of(error: &(dyn Error + 'static)) -> Option<String> {
-    if let Some(error) = tls_error(error) {
-        return Some(tls_words(error));
-    }
-    if let Some(alert) = alert_in(error) {
-        return Some(alert_words(alert));
-    }
-    let io = error.downcast_ref::<io::Error>()?;
-    let known = [
-        (
-            io::ErrorKind::NotFound,
-            "there is no such socket: is the server running, is the path right?",
-        ),
-        (io::ErrorKind::PermissionDenied, "the permissions of the socket keep this user out"),
-        (
-            io::ErrorKind::ConnectionRefused,
-            "nothing listens at the address: is the server running, is the port right?",
-        ),
-        (io::ErrorKind::TimedOut, "the server did not answer in time"),
-        (io::ErrorKind::UnexpectedEof, "the server closed the connection during the handshake"),
-    ];
-    let words = known.iter().find(|(kind, _)| *kind == io.kind());
-    Some(words.map_or_else(|| io.to_string(), |(_, words)| (*words).to_owned()))
-}
-
-#[expect(clippy::wildcard_enum_match_arm, reason = "the library adds variants; its text serves")]
-fn tls_words(error: &rustls::Error) -> String {
-    match error {
-        rustls::Error::AlertReceived(alert) => alert_words(*alert),
-        rustls::Error::InvalidCertificate(problem) => {
-            format!("the server's certificate is refused: {}", certificate_words(problem))
-        }
-        rustls::Error::PeerIncompatible(problem) => {
-            format!("the server does not speak TLS 1.3 as needed ({problem:?})")
-        }
-        rustls::Error::InvalidMessage(_) => {
-            "the server does not speak TLS: is the port right?".to_owned()
-        }
-        rustls::Error::General(words) => words.clone(),
-        other => other.to_string(),
-    }
-}
-
-#[expect(clippy::wildcard_enum_match_arm, reason = "alerts without advice are named as they are")]
-fn alert_words(alert: AlertDescription) -> String {
-    let advice = match alert {
-        AlertDescription::CertificateRevoked => "it is revoked: have a new one issued",
-        AlertDescription::CertificateExpired => {
-            "it has expired, or is not valid yet: renew it, compare the clocks"
-        }
-        AlertDescription::UnknownCA => {
-            "its authority is not one that the server trusts: use a certificate of this system"
-        }
-        AlertDescription::CertificateRequired => {
-            "none was sent: the server wants a client certificate"
-        }
-        AlertDescription::DecryptError | AlertDescription::BadCertificate => {
-            "it was not signed by the authority that it names, or cannot be read"
-        }
-        AlertDescription::UnsupportedCertificate => {
-            "it is not meant for clients: its extended key usage lacks clientAuth"
-        }
-        AlertDescription::CertificateUnknown => {
-            "its revocation cannot be determined, or it breaks a rule of the server (made for \
-             development, chain too long, key too large): the server's log says which"
-        }
-        AlertDescription::ProtocolVersion => {
-            return "the server and this program have no TLS version in common \
-                    (ProtocolVersion): TLS 1.3 is needed"
-                .to_owned();
-        }
-        other => return format!("the server broke off the handshake ({other:?})"),
-    };
-    format!("the server refused the client certificate ({alert:?}): {advice}")
-}
-
-#[expect(clippy::wildcard_enum_match_arm, reason = "the library adds variants; its text serves")]
-fn certificate_words(problem: &CertificateError) -> String {
-    match problem {
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            "it has expired (CertificateExpired): renew it, compare the clocks".to_owned()
-        }
-        CertificateError::UnknownIssuer => {
-            "its authority is not in the CA file (UnknownIssuer): is this the right server, the \
-             right CA file?"
-                .to_owned()
-        }
-        CertificateError::Revoked => "it is revoked (CertificateRevoked)".to_owned(),
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            format!("it is not made for this host name: {problem}")
-        }
-        CertificateError::UnknownRevocationStatus => {
-            "the revocation lists have none of its authority (UnknownRevocationStatus)".to_owned()
-        }
-        CertificateError::ExpiredRevocationList
-        | CertificateError::ExpiredRevocationListContext { .. } => {
-            "the revocation list of its authority is out of date: fetch the new one".to_owned()
-        }
-        CertificateError::Other(inner) => inner.to_string(),
-        other => other.to_string(),
-    }
 }
 
 #[cfg(test)]
@@ -465,13 +326,5 @@ mod tests {
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);
         let _listener = tokio::net::UnixListener::bind(&path).unwrap();
         assert!(connect_socket(&path).await.is_ok());
-    }
-
-    #[test]
-    fn every_alert_has_words() {
-        for number in 0..=u8::MAX {
-            assert!(!alert_words(AlertDescription::from(number)).is_empty());
-        }
-        assert!(alert_words(AlertDescription::CertificateRevoked).contains("CertificateRevoked"));
     }
 }

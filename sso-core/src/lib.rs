@@ -27,6 +27,7 @@ pub mod officer;
 pub mod operations;
 pub mod passphrase;
 pub mod peer;
+mod places;
 pub mod process;
 mod recheck;
 pub mod revocations;

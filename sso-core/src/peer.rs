@@ -1,5 +1,6 @@
 //! Who a peer is by its certificate, and rules that tell certificates apart.
 
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use rustls::pki_types::CertificateDer;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
@@ -22,7 +23,10 @@ pub struct PeerCertificate {
     /// Subject alternative names that are host names.
     pub dns_names: Vec<String>,
     /// SHA-256 of the whole certificate, 64 lower-case hexadecimal digits.
-    pub fingerprint_sha256: String,
+    pub thumbprint_sha256: String,
+    /// SHA-1 of the whole certificate, 40 lower-case hexadecimal digits: what other systems show. It
+    /// proves nothing.
+    pub thumbprint_sha1: String,
     /// Lower-case hexadecimal. Says nothing about who the peer is.
     pub serial: String,
     /// The first second of its validity.
@@ -51,7 +55,8 @@ impl PeerCertificate {
             uris: Vec::new(),
             emails: Vec::new(),
             dns_names: Vec::new(),
-            fingerprint_sha256: hex(&Sha256::digest(certificate)),
+            thumbprint_sha256: thumbprint_sha256(certificate),
+            thumbprint_sha1: thumbprint_sha1(certificate),
             serial: hex(parsed.raw_serial()),
             not_before: parsed.validity().not_before.to_datetime(),
             not_after: parsed.validity().not_after.to_datetime(),
@@ -97,8 +102,8 @@ pub enum CertificatePart {
     SanDns,
     /// `subject_common_name`: the common name of the subject.
     SubjectCommonName,
-    /// `fingerprint`: SHA-256 of the certificate in hexadecimal; colons and case do not matter.
-    Fingerprint,
+    /// `thumbprint`: SHA-256 of the certificate in hexadecimal; colons and case do not matter.
+    Thumbprint,
 }
 
 impl CertificatePart {
@@ -110,12 +115,12 @@ impl CertificatePart {
             Self::SanEmail => "san_email",
             Self::SanDns => "san_dns",
             Self::SubjectCommonName => "subject_common_name",
-            Self::Fingerprint => "fingerprint",
+            Self::Thumbprint => "thumbprint",
         }
     }
 
     fn ignores_case(self) -> bool {
-        matches!(self, Self::SanDns | Self::Fingerprint)
+        matches!(self, Self::SanDns | Self::Thumbprint)
     }
 }
 
@@ -148,7 +153,7 @@ pub enum RuleMatch {
 #[non_exhaustive]
 pub enum RuleError {
     /// No part is named, or more than one.
-    #[error("name exactly one of san_uri, san_email, san_dns, subject_common_name and fingerprint")]
+    #[error("name exactly one of san_uri, san_email, san_dns, subject_common_name and thumbprint")]
     Parts,
     /// The pattern is empty or a lone `*`.
     #[error("{0} is empty or matches every certificate")]
@@ -156,9 +161,9 @@ pub enum RuleError {
     /// The pattern has more than one `*`.
     #[error("{0} may have only one *")]
     Stars(&'static str),
-    /// The fingerprint is no SHA-256.
-    #[error("fingerprint has to be the 64 hexadecimal digits of the SHA-256 of the certificate")]
-    Fingerprint,
+    /// The thumbprint is no SHA-256.
+    #[error("thumbprint has to be the 64 hexadecimal digits of the SHA-256 of the certificate")]
+    Thumbprint,
 }
 
 impl CertificateRule {
@@ -174,8 +179,8 @@ impl CertificateRule {
         let (Some((part, pattern)), None) = (given.next(), given.next()) else {
             return Err(RuleError::Parts);
         };
-        if part == CertificatePart::Fingerprint {
-            return Self::of_fingerprint(&pattern);
+        if part == CertificatePart::Thumbprint {
+            return Self::of_thumbprint(&pattern);
         }
         if pattern.is_empty() || pattern == "*" {
             return Err(RuleError::TooWide(part.key()));
@@ -202,7 +207,7 @@ impl CertificateRule {
             CertificatePart::SanEmail => &certificate.emails,
             CertificatePart::SanDns => &certificate.dns_names,
             CertificatePart::SubjectCommonName => certificate.subject_common_name.as_slice(),
-            CertificatePart::Fingerprint => std::slice::from_ref(&certificate.fingerprint_sha256),
+            CertificatePart::Thumbprint => std::slice::from_ref(&certificate.thumbprint_sha256),
         };
         let mut found: Option<&str> = None;
         for captured in names.iter().filter_map(|name| self.capture(name)) {
@@ -214,12 +219,12 @@ impl CertificateRule {
         found.map_or(RuleMatch::No, |captured| RuleMatch::Yes(captured.to_owned()))
     }
 
-    fn of_fingerprint(pattern: &str) -> Result<Self, RuleError> {
+    fn of_thumbprint(pattern: &str) -> Result<Self, RuleError> {
         let digits = pattern.replace(':', "").to_ascii_lowercase();
         if digits.len() != 64 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(RuleError::Fingerprint);
+            return Err(RuleError::Thumbprint);
         }
-        Ok(Self { part: CertificatePart::Fingerprint, before: digits, after: None })
+        Ok(Self { part: CertificatePart::Thumbprint, before: digits, after: None })
     }
 
     fn capture<'n>(&self, name: &'n str) -> Option<&'n str> {
@@ -248,7 +253,9 @@ struct RuleKeys {
     san_email: Option<String>,
     san_dns: Option<String>,
     subject_common_name: Option<String>,
-    fingerprint: Option<String>,
+    /// `fingerprint` is what it was called first.
+    #[serde(alias = "fingerprint")]
+    thumbprint: Option<String>,
 }
 
 impl TryFrom<RuleKeys> for CertificateRule {
@@ -260,7 +267,7 @@ impl TryFrom<RuleKeys> for CertificateRule {
             (CertificatePart::SanEmail, keys.san_email),
             (CertificatePart::SanDns, keys.san_dns),
             (CertificatePart::SubjectCommonName, keys.subject_common_name),
-            (CertificatePart::Fingerprint, keys.fingerprint),
+            (CertificatePart::Thumbprint, keys.thumbprint),
         ])
     }
 }
@@ -298,7 +305,17 @@ fn clean(name: &str) -> Result<String, PeerError> {
     Ok(name.to_owned())
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// SHA-256 of the whole certificate, lower-case hexadecimal.
+pub(crate) fn thumbprint_sha256(certificate: &CertificateDer<'_>) -> String {
+    hex(&Sha256::digest(certificate))
+}
+
+/// SHA-1 of the whole certificate, lower-case hexadecimal.
+pub(crate) fn thumbprint_sha1(certificate: &CertificateDer<'_>) -> String {
+    hex(digest(&SHA1_FOR_LEGACY_USE_ONLY, certificate).as_ref())
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |value: u8| DIGITS.get(usize::from(value)).copied().map_or('0', char::from);
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
@@ -338,7 +355,7 @@ mod tests {
         assert_eq!(peer.uris, ["sso://DEV/ann"]);
         assert_eq!(peer.emails, ["ann@x.example"]);
         assert_eq!(peer.dns_names, ["host.example"]);
-        assert_eq!(peer.fingerprint_sha256.len(), 64);
+        assert_eq!(peer.thumbprint_sha256.len(), 64);
         assert!(!peer.development);
         assert!(peer.not_before < peer.not_after);
     }
@@ -402,9 +419,9 @@ mod tests {
         assert_eq!(fits(CertificatePart::SanDns, "HOST.example"), yes(""));
         assert_eq!(fits(CertificatePart::SanDns, "host.example.org"), RuleMatch::No);
         assert_eq!(fits(CertificatePart::SanDns, "*.example"), yes("host"));
-        let upper = peer.fingerprint_sha256.to_uppercase();
-        assert_eq!(fits(CertificatePart::Fingerprint, &upper), yes(""));
-        assert_eq!(fits(CertificatePart::Fingerprint, &"0".repeat(64)), RuleMatch::No);
+        let upper = peer.thumbprint_sha256.to_uppercase();
+        assert_eq!(fits(CertificatePart::Thumbprint, &upper), yes(""));
+        assert_eq!(fits(CertificatePart::Thumbprint, &"0".repeat(64)), RuleMatch::No);
     }
 
     #[test]
@@ -413,7 +430,7 @@ mod tests {
         assert_eq!(refused(CertificatePart::SanUri, "a*b*"), RuleError::Stars("san_uri"));
         assert_eq!(refused(CertificatePart::SanUri, "*"), RuleError::TooWide("san_uri"));
         assert_eq!(refused(CertificatePart::SanDns, ""), RuleError::TooWide("san_dns"));
-        assert_eq!(refused(CertificatePart::Fingerprint, "12:34"), RuleError::Fingerprint);
+        assert_eq!(refused(CertificatePart::Thumbprint, "12:34"), RuleError::Thumbprint);
         assert_eq!(CertificateRule::new([]).unwrap_err(), RuleError::Parts);
 
         #[derive(Debug, Deserialize)]

@@ -76,7 +76,7 @@ mod tests {
     }
 
     fn bare(pki: &Pki) -> ClientTls {
-        let trust = TrustSettings { ca: pki.path("ca.crt"), crl: None, allow_development: false };
+        let trust = TrustSettings::new(pki.path("ca.crt"));
         ClientTls::without_certificate(&trust).unwrap()
     }
 
@@ -105,7 +105,7 @@ mod tests {
         let mut settings = pki.issue("server");
         settings.client_certificate = ClientCertificate::Optional;
         let crl = pki.revoke(&[], 2090);
-        settings.crl = Some(crl);
+        settings.crl = vec![crl.into()];
         let (addr, tls) = serve(&settings).await;
         let (mut bare, mut ann) =
             (channel(addr, bare(&pki)), channel(addr, ClientTls::load(&pki.issue("ann")).unwrap()));

@@ -124,7 +124,7 @@ impl Distribution {
         else {
             return Err(not_listed(peer, certificate, wanted, method));
         };
-        let fingerprint = certificate.fingerprint_sha256.clone();
+        let fingerprint = certificate.thumbprint_sha256.clone();
         let name = name.to_owned();
         let admitted = Admitted { kind, name, fingerprint, peer: peer.clone() };
         let unlocked = self.0.current();
@@ -180,7 +180,7 @@ fn not_listed(
         event = Event::MasterSecretRefused.number(),
         method,
         addr = %peer.addr,
-        certificate = certificate.fingerprint_sha256,
+        certificate = certificate.thumbprint_sha256,
         uris = ?certificate.uris,
         subject = ?certificate.subject_common_name,
         "the settings name nobody with this certificate who may do that"

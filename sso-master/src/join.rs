@@ -63,7 +63,10 @@ pub fn join(settings: &Settings, protectors: &[Box<dyn Protector>]) -> Result<Jo
     let _lock = KeystoreLock::take(&settings.keystore)?;
     let tls = TlsReloader::load(&settings.tls)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let taken = runtime.block_on(ask(&settings.peer, &tls))?;
+    let taken = runtime.block_on(async {
+        tls.fetch_lists().await;
+        ask(&settings.peer, &tls).await
+    })?;
     // A desktop keyring brings a runtime of its own.
     drop(runtime);
     make(settings, protectors, taken)

@@ -8,6 +8,7 @@
 //! password ─── Argon2id ─────────────── wraps ── the same keys in a backup file
 //! ```
 
+pub mod announce;
 pub mod backup;
 pub mod custody;
 pub mod distribution;

@@ -8,8 +8,14 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sso_core::{
-    clock::Clock, exit::Exit, memory::harden_process, officer::parse_private, secret::SecretText,
-    settings::secret_file, telemetry, tls,
+    clock::Clock,
+    exit::Exit,
+    memory::harden_process,
+    officer::parse_private,
+    secret::SecretText,
+    settings::secret_file,
+    telemetry,
+    tls::{self, Application, TlsReloader},
 };
 use sso_master::{
     backup::{Backup, BackupError, Locks, Opener, PASSWORD},
@@ -253,8 +259,12 @@ fn check(arguments: &CheckArguments) -> Result<(), MasterError> {
     let settings = Settings::load(&arguments.at.settings)?;
     telemetry::init(&settings.telemetry)?;
     say("settings   good")?;
-    tls::TlsReloader::load(&settings.tls)?;
+    let tls = TlsReloader::load_listener(&settings.tls, Application::Grpc, Clock::System)?;
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(tls.fetch_lists());
     say("tls        good")?;
+    for warning in tls.warnings() {
+        say(&format!("warning    {warning}"))?;
+    }
     let keystore = Keystore::read(&settings.keystore)?;
     say(&format!("keystore   {} (change {})", keystore.id(), keystore.change()))?;
     for entry in keystore.generations() {

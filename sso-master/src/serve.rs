@@ -10,7 +10,7 @@ use sso_core::{
     operations::{Pages, Readiness, serve_operations},
     shutdown::{Shutdown, notify_ready, notify_status},
     telemetry::{self, Metrics},
-    tls::TlsReloader,
+    tls::{Application, TlsReloader},
 };
 use sso_protector::{Kind, OsKeyring, Protector as _, Stanza, unlock};
 use sso_proto::{
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{service::Routes, transport::Server};
 
 use crate::{
+    announce,
     backup::health,
     custody::{Custody, Unlocked},
     distribution::Distribution,
@@ -67,7 +68,8 @@ pub fn run(settings_path: &Path) -> Result<(), MasterError> {
             "this program runs as root and need not"
         );
     }
-    let tls = TlsReloader::load(&settings.tls)?;
+    let tls = TlsReloader::load_listener(&settings.tls, Application::Grpc, Clock::System)?;
+    tls.announce(announce::tls);
     let keystore = Keystore::read(&settings.keystore).inspect_err(|error| {
         tracing::error!(event = Event::NoMasterSecret.number(), %error, "no master secret");
         if settings.role == Role::Standby
@@ -157,6 +159,11 @@ pub async fn serve(
     shutdown: &Shutdown,
 ) -> Result<(), MasterError> {
     let draining = shutdown.draining();
+    // Nobody is let in before it is known whom the lists refuse.
+    tokio::select! {
+        () = tls.fetch_lists() => {}
+        () = draining.cancelled() => return Ok(()),
+    }
     tokio::spawn(Arc::clone(&tls).watch(draining.clone()));
     let address = listeners.servers.local_addr()?;
     let house = House::new(settings, custody, tls, draining.clone());
@@ -291,10 +298,11 @@ async fn operations(
     shutdown: &Shutdown,
 ) -> std::io::Result<()> {
     if let Some(listener) = listener {
-        let house = Arc::clone(house);
+        let (house, tls) = (Arc::clone(house), Arc::clone(&house.tls));
         let ready = move || Readiness { reasons: not_ready(&house) };
+        let pages = Pages::new(ready).with_warnings(move || tls.warnings());
         // Until the end, so that draining can be seen.
-        serve_operations(listener, metrics, Pages::new(ready), shutdown.stop()).await?;
+        serve_operations(listener, metrics, pages, shutdown.stop()).await?;
     }
     std::future::pending().await
 }

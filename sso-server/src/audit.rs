@@ -138,6 +138,20 @@ impl Audit {
         self.write(self.describe(call, action, subject, AuditOutcome::Done, "")).await
     }
 
+    /// Records that this server is about to do something, durably, before it does: what it does leaves no
+    /// change in the database that the record could commit with.
+    ///
+    /// # Errors
+    /// `AUDIT_UNAVAILABLE`: it must not be done.
+    pub async fn order(
+        &self,
+        call: &Call,
+        action: Action,
+        subject: Subject<'_>,
+    ) -> Result<(), Error> {
+        self.reveal(call, action, subject).await
+    }
+
     /// Records that a request was denied ([`Reason::is_denial`]). It is refused either way, so that a
     /// record which cannot be written is only logged.
     pub async fn denied(&self, call: &Call, action: Action, subject: Subject<'_>, reason: Reason) {

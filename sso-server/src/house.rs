@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sso_core::clock::Clock;
+use sso_core::{clock::Clock, tls::TlsReloader};
 
 use crate::{
     access::Access,
@@ -83,6 +83,8 @@ pub struct Foundations {
     pub changes: Changes,
     /// Tells the time.
     pub clock: Clock,
+    /// Certificates, and whom to trust.
+    pub tls: Arc<TlsReloader>,
     /// This server.
     pub facts: ServerFacts,
 }
@@ -100,6 +102,7 @@ impl House {
             assertions,
             changes,
             clock,
+            tls,
             facts,
         } = on;
         let vault = Vault::new(Arc::clone(&master));
@@ -203,6 +206,7 @@ impl House {
                 master,
                 identity: Arc::clone(&identity),
                 clock: clock.clone(),
+                tls,
                 facts: Arc::new(facts),
             },
             identity,

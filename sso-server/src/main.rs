@@ -3,7 +3,12 @@
 use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use sso_core::{exit::Exit, memory, process, telemetry, tls};
+use sso_core::{
+    clock::Clock,
+    exit::Exit,
+    memory, process, telemetry,
+    tls::{self, Application, TlsReloader},
+};
 use sso_proto::Event;
 use sso_server::{
     server::{self, ServerError},
@@ -26,7 +31,8 @@ struct Arguments {
 enum Verb {
     /// Serve until SIGTERM or SIGINT.
     Run,
-    /// Check the settings and the files they name, without opening a port or the database.
+    /// Check the settings, and the files and revocation lists they name, without opening a port or the
+    /// database.
     Check,
 }
 
@@ -48,10 +54,18 @@ fn act(arguments: &Arguments) -> Result<(), (Exit, String)> {
     tls::install_provider();
     match arguments.verb {
         Verb::Check => {
-            tls::TlsReloader::load(&loaded.tls).map_err(|error| settings(&error))?;
-            let line =
-                format!("{}: settings and certificates are good\n", arguments.settings.display());
-            let _ = std::io::stdout().write_all(line.as_bytes());
+            let tls = TlsReloader::load_listener(&loaded.tls, Application::Grpc, Clock::System)
+                .map_err(|error| settings(&error))?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime
+                .map_err(|error| (Exit::Refused, error.to_string()))?
+                .block_on(tls.fetch_lists());
+            let file = arguments.settings.display();
+            let mut lines = format!("{file}: settings and certificates are good\n");
+            for warning in tls.warnings() {
+                lines.push_str(&format!("{file}: warning: {warning}\n"));
+            }
+            let _ = std::io::stdout().write_all(lines.as_bytes());
             Ok(())
         }
         Verb::Run => run(loaded),

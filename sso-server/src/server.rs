@@ -16,7 +16,7 @@ use sso_core::{
     operations::{Pages, Readiness, serve_operations},
     shutdown::{self, Shutdown},
     telemetry::Metrics,
-    tls::{TlsError, TlsReloader},
+    tls::{Application, TlsError, TlsReloader},
 };
 use sso_proto::{Event, FILE_DESCRIPTOR_SET, Reason, Refusal};
 use tokio::net::TcpListener;
@@ -119,7 +119,8 @@ struct Parts {
 pub async fn run(settings: Settings, metrics: Metrics) -> Result<(), ServerError> {
     let stages = Shutdown::install(settings.stop_grace)
         .map_err(|error| ServerError::Start(error.to_string()))?;
-    let tls = TlsReloader::load(&settings.tls)?;
+    let tls = TlsReloader::load_listener(&settings.tls, Application::Grpc, Clock::System)?;
+    tls.announce(announce::tls);
     let listener = listen(settings.listen).await?;
     let local = match &settings.listen_unix {
         Some(path) => Some(LocalListener::bind(path, settings.listen_unix_mode)?),
@@ -141,9 +142,14 @@ pub async fn run(settings: Settings, metrics: Metrics) -> Result<(), ServerError
     let published = Arc::new(OnceLock::<Assertions>::new());
     if let Some(operations) = operations {
         let assertions = Arc::clone(&published);
-        let warned = observed.clone();
+        let (warned, certificates) = (observed.clone(), Arc::clone(&tls));
+        let warnings = move || {
+            let mut warnings = warned.borrow().1.clone();
+            warnings.extend(certificates.warnings());
+            warnings
+        };
         let pages = Pages::new(move || observed.borrow().0.clone())
-            .with_warnings(move || warned.borrow().1.clone())
+            .with_warnings(warnings)
             .with_json(KEY_SET, move || assertions.get()?.key_set().ok());
         let stop = stages.stop();
         tasks.spawn(async move {
@@ -261,6 +267,8 @@ async fn build(
     tls: Arc<TlsReloader>,
     stages: &Shutdown,
 ) -> Result<Parts, ServerError> {
+    // Nobody is let in, and no master is asked, before it is known whom the lists refuse.
+    tls.fetch_lists().await;
     let clock = Clock::System;
     let (storage, schema_version) = open_database(settings, &clock).await?;
     let system = initialise(&storage, settings, &clock).await.inspect_err(|error| {
@@ -298,6 +306,7 @@ async fn build(
         assertions,
         changes,
         clock,
+        tls: Arc::clone(&tls),
         facts: ServerFacts {
             name: settings.name.clone(),
             address: settings.address.clone().unwrap_or_else(|| address.to_string()),

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use sso_core::clock::Clock;
+use sso_core::{
+    clock::Clock,
+    tls::{TlsReloader, TlsStatus},
+};
 use sso_proto::Reason;
 use time::{Duration, OffsetDateTime};
 
@@ -103,6 +106,10 @@ pub struct ServerStatus {
     pub tickets_allowed: bool,
     /// External users may log on.
     pub host_initiated_allowed: bool,
+    /// Certificates and revocation lists.
+    pub tls: TlsStatus,
+    /// What to look at in them.
+    pub tls_warnings: Vec<String>,
 }
 
 /// What does not change while a server runs.
@@ -135,6 +142,8 @@ pub struct System {
     pub identity: Arc<Identity>,
     /// Tells the time.
     pub clock: Clock,
+    /// Certificates, and whom to trust.
+    pub tls: Arc<TlsReloader>,
     /// This server.
     pub facts: Arc<ServerFacts>,
 }
@@ -323,6 +332,11 @@ impl System {
     pub fn status(&self, call: &Call) -> Result<ServerStatus, Error> {
         self.access.require(call, Action::ServerStatus)?;
         let global = self.access.global();
+        let sso_administrator = self.access.is_sso_administrator(&call.caller);
+        let (tls, tls_warnings) = match sso_administrator {
+            true => (self.tls.status(), self.tls.warnings()),
+            false => (for_everybody(self.tls.status()), Vec::new()),
+        };
         Ok(ServerStatus {
             server: self.facts.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -332,7 +346,7 @@ impl System {
             schema_version: self.facts.schema_version,
             enabled: global.enabled,
             master: self.master.status(),
-            sso_administrator: self.access.is_sso_administrator(&call.caller),
+            sso_administrator,
             affiliate_administrator: self.access.is_affiliate_administrator(&call.caller),
             configuration_reader: self.access.is_configuration_reader(&call.caller),
             auditor: self.access.is_auditor(&call.caller),
@@ -340,7 +354,25 @@ impl System {
             settings: self.access.server_settings(),
             tickets_allowed: global.tickets_allowed,
             host_initiated_allowed: global.host_initiated_allowed,
+            tls,
+            tls_warnings,
         })
+    }
+
+    /// Loads certificates, authorities and revocation lists of this server again, those of URLs too;
+    /// gives its name, what is in use then, and what to look at there. Recorded before it is done.
+    ///
+    /// # Errors
+    /// `NOT_SSO_ADMINISTRATOR`, `AUDIT_UNAVAILABLE`; `TLS_NOT_RELOADED` where something is not usable:
+    /// what was in use stays in use.
+    pub async fn reload_tls(&self, call: &Call) -> Result<(&str, TlsStatus, Vec<String>), Error> {
+        self.access.require(call, Action::ServerReloadTls)?;
+        let subject = Subject { object: &self.facts.name, detail: "ordered", ..Subject::default() };
+        self.audit.order(call, Action::ServerReloadTls, subject).await?;
+        let reloaded = self.tls.reload_all().await;
+        let status =
+            reloaded.map_err(|error| Error::new(Reason::TlsNotReloaded, error.to_string()))?;
+        Ok((&self.facts.name, status, self.tls.warnings()))
     }
 
     /// The servers of the system, each with whether it is online.
@@ -416,6 +448,11 @@ fn require_still(call: &Call, global: &GlobalInfo) -> Result<(), Error> {
     }
     let message = format!("{} is not an SSO administrator any more", call.caller.account);
     Err(Error::new(Reason::NotSsoAdministrator, message))
+}
+
+/// What anybody learns of it who connects; nothing of files and addresses inside.
+fn for_everybody(status: TlsStatus) -> TlsStatus {
+    TlsStatus { last_failure: None, lists: Vec::new(), ..status }
 }
 
 fn missing() -> Error {

@@ -140,12 +140,12 @@ fn server_tls(system: &System) -> TlsSettings {
 fn channels(system: &System, url: &str) -> Vec<Channel> {
     let profile = system.profile("user");
     let tls = TlsSettings {
-        certificate: profile.cert.expect("a file"),
-        key: profile.key.expect("a file"),
-        ca: profile.ca.expect("a file"),
-        crl: None,
         allow_development: true,
-        client_certificate: sso_core::tls::ClientCertificate::Required,
+        ..TlsSettings::new(
+            profile.cert.expect("a file"),
+            profile.key.expect("a file"),
+            profile.ca.expect("a file"),
+        )
     };
     let tls = ClientTls::load(&tls).expect("the certificates of a user");
     (0..CONNECTIONS)

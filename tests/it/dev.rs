@@ -140,7 +140,8 @@ fn every_file_of_a_system_is_private() {
     let mut seen = 0;
     for (path, _) in system.files() {
         let mode = fs::metadata(&path).expect("a file").permissions().mode() & 0o777;
-        let public = path.extension().is_some_and(|extension| extension == "crt");
+        let public =
+            path.extension().is_some_and(|extension| extension == "crt" || extension == "crl");
         assert!(public || mode & 0o077 == 0, "{}: {mode:o}", path.display());
         seen += 1;
     }

@@ -49,9 +49,13 @@ mod missing_groups;
 #[cfg(test)]
 mod pages;
 #[cfg(test)]
+mod payment_gateway;
+#[cfg(test)]
 mod python;
 #[cfg(test)]
 mod refusals;
+#[cfg(test)]
+mod renewals;
 #[cfg(test)]
 mod reseal;
 #[cfg(test)]
@@ -68,3 +72,7 @@ mod storage;
 mod system_accounts;
 #[cfg(test)]
 mod tickets;
+#[cfg(test)]
+mod tls_matrix;
+#[cfg(test)]
+mod tls_reload;

@@ -74,12 +74,8 @@ impl tower::Service<http::Request<Body>> for Echo {
 /// When it cannot listen.
 pub async fn serve(certificate: &Path, key: &Path, ca: &Path) {
     let settings = TlsSettings {
-        certificate: certificate.to_owned(),
-        key: key.to_owned(),
-        ca: ca.to_owned(),
-        crl: None,
         allow_development: true,
-        client_certificate: sso_core::tls::ClientCertificate::Required,
+        ..TlsSettings::new(certificate.to_owned(), key.to_owned(), ca.to_owned())
     };
     let tls = TlsReloader::load(&settings).expect("TLS settings");
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");

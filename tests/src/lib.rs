@@ -11,6 +11,7 @@ pub mod disk;
 pub mod echo;
 pub mod everywhere;
 pub mod history;
+pub mod list_server;
 pub mod load;
 pub mod oidc;
 pub mod postgres;

@@ -29,12 +29,12 @@ use crate::system::System;
 pub fn channel(system: &System, number: usize, name: &str) -> Channel {
     let installation = system.installation();
     let settings = TlsSettings {
-        certificate: installation.tls_file(&format!("{name}.crt")),
-        key: installation.tls_file(&format!("{name}.key")),
-        ca: installation.tls_file("ca.crt"),
-        crl: None,
         allow_development: true,
-        client_certificate: sso_core::tls::ClientCertificate::Required,
+        ..TlsSettings::new(
+            installation.tls_file(&format!("{name}.crt")),
+            installation.tls_file(&format!("{name}.key")),
+            installation.tls_file("ca.crt"),
+        )
     };
     let tls = ClientTls::load(&settings).expect("certificates");
     let address = installation.server_address(number).expect("a server");

@@ -1,39 +1,40 @@
 //! An authority and what it issues.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-use rand::TryRng as _;
 use rcgen::{
-    BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _,
-    SerialNumber,
+    BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
 };
-use sso_core::{peer::DEVELOPMENT_OID, settings::write_private};
+use rustls::pki_types::CertificateDer;
 use time::{Duration, OffsetDateTime};
 use zeroize::Zeroizing;
 
 use super::{
-    CertificateError, Request, Role, content_error, describe, file_error, read, refuse_existing,
-    request::{alternative_names, check},
-    write_public,
+    CertificateError, Description, KeyType, PrivateKey, Request, RevocationList, Revoked, Usage,
+    content_error,
+    files::{make_folder, read, refuse_existing, write_public},
+    pem,
+    request::{Names, alternative_names, check},
+    revocation_list, template,
 };
+use crate::SecretText;
 
-/// How far before "now" a certificate starts to be valid.
-const BACKDATED: Duration = Duration::minutes(5);
 /// The authority's certificate inside its folder.
 pub const AUTHORITY_CERTIFICATE: &str = "ca.crt";
 /// The authority's private key, mode 0600.
 pub const AUTHORITY_KEY: &str = "ca.key";
+/// Of an intermediate authority: its own certificate and those above it, without the root.
+pub const AUTHORITY_CHAIN: &str = "chain.crt";
+/// Of an intermediate authority: the root, which is what others have to trust.
+pub const AUTHORITY_ROOT: &str = "root.crt";
 
 /// A certificate with its private key, both PEM.
 pub struct Issued {
-    /// The certificate.
+    /// The certificate, and behind it those of intermediate authorities.
     pub certificate: String,
     /// PKCS#8; wiped when dropped.
     pub key: Zeroizing<String>,
+    pair: PrivateKey,
 }
 
 impl Issued {
@@ -48,16 +49,28 @@ impl Issued {
         name: &str,
         overwrite: bool,
     ) -> Result<(PathBuf, PathBuf), CertificateError> {
+        self.write_encrypted(folder, name, None, overwrite)
+    }
+
+    /// The same with the key encrypted where there is a passphrase.
+    ///
+    /// # Errors
+    /// As [`Issued::write`]; an empty passphrase.
+    pub fn write_encrypted(
+        &self,
+        folder: &Path,
+        name: &str,
+        passphrase: Option<&SecretText>,
+        overwrite: bool,
+    ) -> Result<(PathBuf, PathBuf), CertificateError> {
         let certificate = folder.join(format!("{name}.crt"));
         let key = folder.join(format!("{name}.key"));
-        fs::create_dir_all(folder).map_err(|source| file_error(folder, source))?;
+        make_folder(folder)?;
         if !overwrite {
             refuse_existing(&[&certificate, &key])?;
         }
-        // Expose: into a file that only its owner may read.
-        write_private(&key, self.key.as_bytes(), overwrite)
-            .map_err(|source| file_error(&key, source))?;
-        write_public(&certificate, &self.certificate, overwrite)?;
+        self.pair.write(&key, passphrase, overwrite)?;
+        write_public(&certificate, self.certificate.as_bytes(), overwrite)?;
         Ok((certificate, key))
     }
 }
@@ -65,16 +78,19 @@ impl Issued {
 /// A certificate authority with its private key.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
+    description: Description,
     certificate: String,
-    key: Zeroizing<String>,
-    not_after: OffsetDateTime,
-    development: bool,
+    /// Its own certificate and those above it without the root; empty for a root.
+    chain: String,
+    /// Empty for a root.
+    root: String,
+    key: PrivateKey,
 }
 
 impl Authority {
-    /// A new self-signed authority that may issue leaves but no further authorities. With
-    /// `development`, it and everything it issues carry the mark that the programs refuse outside of
-    /// `sso dev`.
+    /// A new self-signed authority that may issue leaves and one level of intermediate authorities.
+    /// With `development`, it and everything it issues carry the mark that the programs refuse outside
+    /// of `sso dev`.
     ///
     /// # Errors
     /// [`CertificateError::Request`] for an empty name or a lifetime of less than a day.
@@ -84,44 +100,93 @@ impl Authority {
         development: bool,
         now: OffsetDateTime,
     ) -> Result<Self, CertificateError> {
-        if name.trim().is_empty() {
-            return Err(CertificateError::Request("the authority needs a name".into()));
+        Self::create_with(name, KeyType::default(), lifetime, development, now)
+    }
+
+    /// The same with a choice of the key.
+    ///
+    /// # Errors
+    /// As [`Authority::create`].
+    pub fn create_with(
+        name: &str,
+        kind: KeyType,
+        lifetime: Duration,
+        development: bool,
+        now: OffsetDateTime,
+    ) -> Result<Self, CertificateError> {
+        let params = authority_template(name, 1, lifetime, development, now)?;
+        let key = PrivateKey::generate(kind)?;
+        let made = params.self_signed(&key.signer()?)?;
+        Self::assemble(made.der(), key, String::new(), String::new())
+    }
+
+    /// A new authority below this one, which issues leaves only.
+    ///
+    /// # Errors
+    /// As [`Authority::create`]; this one may issue leaves only, or ends earlier.
+    pub fn create_intermediate(
+        &self,
+        name: &str,
+        kind: KeyType,
+        lifetime: Duration,
+        now: OffsetDateTime,
+    ) -> Result<Self, CertificateError> {
+        if self.description.path_length == Some(0) {
+            return Err(CertificateError::Request(format!(
+                "the authority {} may issue leaves only: make the new one below a root that allows \
+                 intermediate authorities",
+                self.description.subject
+            )));
         }
-        let mut params = parameters(name, lifetime, development, now)?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let not_after = params.not_after;
-        let pair = KeyPair::generate()?;
-        let key = Zeroizing::new(pair.serialize_pem());
-        let certificate = params.self_signed(&pair)?.pem();
-        let issuer = Issuer::new(params, pair);
-        Ok(Self { issuer, certificate, key, not_after, development })
+        let mut params = authority_template(name, 0, lifetime, self.is_development(), now)?;
+        params.use_authority_key_identifier_extension = true;
+        let key = PrivateKey::generate(kind)?;
+        let made = self.sign(&params, &key.signer()?, now)?;
+        let own = pem::encode("CERTIFICATE", &made);
+        let chain = format!("{}{}", *own, self.chain);
+        let root = if self.is_root() { self.certificate.clone() } else { self.root.clone() };
+        Self::assemble(&made, key, chain, root)
+    }
+
+    fn assemble(
+        certificate: &CertificateDer<'_>,
+        key: PrivateKey,
+        chain: String,
+        root: String,
+    ) -> Result<Self, CertificateError> {
+        let description = Description::read(certificate).map_err(CertificateError::Request)?;
+        let issuer = Issuer::from_ca_cert_der(certificate, key.signer()?)?;
+        let certificate = pem::encode("CERTIFICATE", certificate).to_string();
+        Ok(Self { issuer, description, certificate, chain, root, key })
     }
 
     /// The authority whose `ca.crt` and `ca.key` are in the folder.
     ///
     /// # Errors
-    /// When a file is missing or damaged, or the certificate is not that of an authority.
+    /// When a file is missing or damaged, the certificate is not that of an authority, or the key is
+    /// encrypted.
     pub fn load(folder: &Path) -> Result<Self, CertificateError> {
-        let certificate_path = folder.join(AUTHORITY_CERTIFICATE);
+        Self::open(folder, None)
+    }
+
+    /// The same where the key may be encrypted.
+    ///
+    /// # Errors
+    /// As [`Authority::load`] and [`PrivateKey::read`].
+    pub fn open(folder: &Path, passphrase: Option<&SecretText>) -> Result<Self, CertificateError> {
+        let path = folder.join(AUTHORITY_CERTIFICATE);
+        let (der, description) = authority_certificate(folder)?;
         let key_path = folder.join(AUTHORITY_KEY);
-        let description = describe(&certificate_path)?;
-        if !description.authority {
-            return Err(content_error(
-                &certificate_path,
-                &"is not the certificate of an authority",
-            ));
-        }
-        let certificate = read(&certificate_path)?;
-        let key = Zeroizing::new(read(&key_path)?);
-        let pair = KeyPair::from_pem(&key).map_err(|error| content_error(&key_path, &error))?;
-        if !description.has_public_key(&pair.subject_public_key_info()) {
+        let key = PrivateKey::read(&key_path, passphrase)?;
+        if !description.has_public_key(key.public_key()) {
             return Err(content_error(&key_path, &"is not the key of the ca.crt beside it"));
         }
-        let issuer = Issuer::from_ca_cert_pem(&certificate, pair)
-            .map_err(|error| content_error(&certificate_path, &error))?;
-        let (not_after, development) = (description.not_after, description.development);
-        Ok(Self { issuer, certificate, key, not_after, development })
+        let (chain, root) = match description.is_self_issued() {
+            true => (String::new(), String::new()),
+            false => above(folder, &der)?,
+        };
+        let in_file = |error: CertificateError| content_error(&path, &error);
+        Self::assemble(&der, key, chain, root).map_err(in_file)
     }
 
     /// The authority's own certificate, PEM.
@@ -130,27 +195,60 @@ impl Authority {
         &self.certificate
     }
 
+    /// What its certificate says.
+    #[must_use]
+    pub fn description(&self) -> &Description {
+        &self.description
+    }
+
     /// The end of the authority's own validity; nothing it issues outlives it.
     #[must_use]
     pub fn not_after(&self) -> OffsetDateTime {
-        self.not_after
+        self.description.not_after
     }
 
-    /// Writes `ca.crt` and `ca.key` (mode 0600) into the folder, which is made where missing.
+    fn is_root(&self) -> bool {
+        self.chain.is_empty()
+    }
+
+    fn is_development(&self) -> bool {
+        self.description.development
+    }
+
+    /// Writes `ca.crt` and `ca.key` (mode 0600), and for an intermediate authority `chain.crt` and
+    /// `root.crt`, into the folder, which is made where missing.
     ///
     /// # Errors
     /// [`CertificateError::Exists`] when one of them is there already and `overwrite` is not set: a
     /// lost authority key cannot be made again.
     pub fn write(&self, folder: &Path, overwrite: bool) -> Result<(), CertificateError> {
-        let (certificate, key) = (folder.join(AUTHORITY_CERTIFICATE), folder.join(AUTHORITY_KEY));
-        fs::create_dir_all(folder).map_err(|source| file_error(folder, source))?;
-        if !overwrite {
-            refuse_existing(&[&certificate, &key])?;
+        self.write_encrypted(folder, None, overwrite)
+    }
+
+    /// The same with the key encrypted where there is a passphrase.
+    ///
+    /// # Errors
+    /// As [`Authority::write`]; an empty passphrase.
+    pub fn write_encrypted(
+        &self,
+        folder: &Path,
+        passphrase: Option<&SecretText>,
+        overwrite: bool,
+    ) -> Result<(), CertificateError> {
+        let path = |name: &str| folder.join(name);
+        let key = path(AUTHORITY_KEY);
+        make_folder(folder)?;
+        let mut texts = vec![(path(AUTHORITY_CERTIFICATE), &self.certificate)];
+        if !self.is_root() {
+            texts.push((path(AUTHORITY_CHAIN), &self.chain));
+            texts.push((path(AUTHORITY_ROOT), &self.root));
         }
-        // Expose: into a file that only its owner may read.
-        write_private(&key, self.key.as_bytes(), overwrite)
-            .map_err(|source| file_error(&key, source))?;
-        write_public(&certificate, &self.certificate, overwrite)
+        if !overwrite {
+            refuse_existing(&[&key])?;
+            refuse_existing(&texts.iter().map(|(path, _)| path.as_path()).collect::<Vec<_>>())?;
+        }
+        self.key.write(&key, passphrase, overwrite)?;
+        texts.iter().try_for_each(|(path, text)| write_public(path, text.as_bytes(), overwrite))
     }
 
     /// Issues a certificate with a new key.
@@ -163,72 +261,144 @@ impl Authority {
         request: &Request,
         now: OffsetDateTime,
     ) -> Result<Issued, CertificateError> {
-        check(request)?;
-        let mut params = parameters(&request.name, request.lifetime, self.development, now)?;
-        if params.not_after > self.not_after {
-            let days = (self.not_after - now).whole_days();
+        let names = Names::from(request);
+        check(&names)?;
+        let subject = template::common_name(&request.name);
+        let mut params =
+            template::certificate(subject, request.lifetime, self.is_development(), now)?;
+        template::make_leaf(&mut params, request.role.usages());
+        params.subject_alt_names = alternative_names(&names)?;
+        template::point_to_list(&mut params, request.revocation_list.as_deref())?;
+        let pair = PrivateKey::generate(request.key_type)?;
+        let made = self.sign(&params, &pair.signer()?, now)?;
+        Ok(Issued { certificate: self.with_chain(&made), key: pair.pem(), pair })
+    }
+
+    /// Issues a certificate for a key that somebody else has, and gives it with its chain in PEM.
+    pub(super) fn issue_for(
+        &self,
+        mut params: CertificateParams,
+        usages: &[Usage],
+        key: &impl PublicKeyData,
+        now: OffsetDateTime,
+    ) -> Result<String, CertificateError> {
+        template::make_leaf(&mut params, usages);
+        Ok(self.with_chain(&self.sign(&params, key, now)?))
+    }
+
+    /// A signed list of certificates that are no longer good. `number` has to be higher than that of
+    /// every earlier list of this authority.
+    ///
+    /// # Errors
+    /// [`CertificateError::Request`] for a lifetime of less than a minute or a serial number that is
+    /// none; [`CertificateError::Build`] when the authority may not issue lists.
+    pub fn revocation_list(
+        &self,
+        number: u64,
+        revoked: &[Revoked],
+        lifetime: Duration,
+        now: OffsetDateTime,
+    ) -> Result<RevocationList, CertificateError> {
+        let key = self.description.key_identifier();
+        revocation_list::sign(&self.issuer, key, number, revoked, lifetime, now)
+    }
+
+    fn with_chain(&self, certificate: &CertificateDer<'_>) -> String {
+        format!("{}{}", *pem::encode("CERTIFICATE", certificate), self.chain)
+    }
+
+    fn sign(
+        &self,
+        params: &CertificateParams,
+        key: &impl PublicKeyData,
+        now: OffsetDateTime,
+    ) -> Result<CertificateDer<'static>, CertificateError> {
+        let own = &self.description;
+        own.require_valid(now)?;
+        if params.not_after > own.not_after {
+            let days = (own.not_after - now).whole_days();
             return Err(CertificateError::Request(format!(
                 "the authority itself ends on {}: at most {days} days",
-                self.not_after.date()
+                own.not_after.date()
             )));
         }
-        params.is_ca = IsCa::ExplicitNoCa;
-        params.use_authority_key_identifier_extension = true;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = match request.role {
-            Role::Server | Role::Master => {
-                vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth]
-            }
-            Role::Client => vec![ExtendedKeyUsagePurpose::ClientAuth],
-        };
-        params.subject_alt_names = alternative_names(request)?;
-        let pair = KeyPair::generate()?;
-        let certificate = params.signed_by(&pair, &self.issuer)?.pem();
-        Ok(Issued { certificate, key: Zeroizing::new(pair.serialize_pem()) })
+        let der = params.signed_by(key, &self.issuer)?.der().clone();
+        let made = Description::read(&der).map_err(CertificateError::Request)?;
+        // The library keeps one value of each kind in a name: another name would be no chain.
+        if !made.is_issued_by(own) {
+            return Err(CertificateError::Request(format!(
+                "the name of the authority {} has parts that this product cannot write: several of \
+                 one kind, or one of a rare kind",
+                own.subject
+            )));
+        }
+        Ok(der)
     }
 }
 
-fn parameters(
+fn authority_template(
     name: &str,
+    levels: u8,
     lifetime: Duration,
     development: bool,
     now: OffsetDateTime,
 ) -> Result<CertificateParams, CertificateError> {
-    if lifetime < Duration::DAY {
-        return Err(CertificateError::Request("a certificate lasts at least 1 day".into()));
+    if name.trim().is_empty() {
+        return Err(CertificateError::Request("the authority needs a name".into()));
     }
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.serial_number = Some(random_serial()?);
-    params.not_before = now - BACKDATED;
-    params.not_after = now.checked_add(lifetime).ok_or_else(|| {
-        CertificateError::Request("the certificate would end after the year 9999".into())
-    })?;
-    if development {
-        // NULL in DER; the extension says all by being there.
-        params.custom_extensions =
-            vec![CustomExtension::from_oid_content(DEVELOPMENT_OID, vec![0x05, 0x00])];
-    }
+    let subject = template::common_name(name);
+    let mut params = template::certificate(subject, lifetime, development, now)?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(levels));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     Ok(params)
 }
 
-/// 16 bytes with the top bit clear and the next one set: positive, and always of the same length.
-fn random_serial() -> Result<SerialNumber, CertificateError> {
-    let mut bytes = [0_u8; 16];
-    rand::rngs::SysRng.try_fill_bytes(&mut bytes).map_err(|_| CertificateError::Randomness)?;
-    let [first, ..] = &mut bytes;
-    *first = (*first & 0x7f) | 0x40;
-    Ok(SerialNumber::from_slice(&bytes))
+/// The `ca.crt` of a folder, and what it says.
+pub(super) fn authority_certificate(
+    folder: &Path,
+) -> Result<(CertificateDer<'static>, Description), CertificateError> {
+    let path = folder.join(AUTHORITY_CERTIFICATE);
+    let (der, _) = first_certificate(&path)?;
+    let description = Description::read(&der).map_err(|what| content_error(&path, &what))?;
+    if !description.authority {
+        return Err(content_error(&path, &"is not the certificate of an authority"));
+    }
+    Ok((der, description))
+}
+
+/// The chain and the root in the folder of an intermediate authority.
+fn above(folder: &Path, own: &CertificateDer<'_>) -> Result<(String, String), CertificateError> {
+    let chain_path = folder.join(AUTHORITY_CHAIN);
+    let (first, chain) = first_certificate(&chain_path)?;
+    if first != *own {
+        return Err(content_error(&chain_path, &"does not start with the ca.crt beside it"));
+    }
+    let (_, root) = first_certificate(&folder.join(AUTHORITY_ROOT))?;
+    Ok((chain, root))
+}
+
+/// The first certificate of a PEM file, and all of them as text without what stands between.
+fn first_certificate(path: &Path) -> Result<(CertificateDer<'static>, String), CertificateError> {
+    let sections = pem::sections(&read(path)?).map_err(|what| content_error(path, &what))?;
+    let mut found = sections.iter().filter(|section| section.is_certificate()).peekable();
+    let Some(first) = found.peek() else {
+        return Err(content_error(path, &"holds no certificate in PEM form"));
+    };
+    let first = CertificateDer::from(first.content.to_vec());
+    let text = found.map(|it| pem::encode("CERTIFICATE", &it.content).to_string()).collect();
+    Ok((first, text))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::{fs, os::unix::fs::PermissionsExt as _};
 
     use time::macros::datetime;
 
-    use super::{super::Description, *};
+    use super::{
+        super::{Role, describe, template::BACKDATED},
+        *,
+    };
 
     const NOW: OffsetDateTime = datetime!(2030-01-02 03:04:05 UTC);
 
@@ -325,12 +495,5 @@ mod tests {
             .unwrap();
         issued.write(folder.path(), "ca", false).unwrap();
         assert!(Authority::load(folder.path()).is_err());
-    }
-
-    #[test]
-    fn serial_numbers_differ() {
-        let serials: std::collections::HashSet<_> =
-            (0..100).map(|_| random_serial().unwrap().to_bytes()).collect();
-        assert_eq!(serials.len(), 100);
     }
 }

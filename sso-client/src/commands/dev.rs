@@ -37,6 +37,8 @@ Examples:
                                      SSO_CA, SSO_CERT, SSO_KEY and PATH set; ends with its exit code,
                                      127 when it is not found, 126 when it cannot be executed
 Profiles: admin, affiliate-admin, app-admin, user and host, for the accounts DEV\\admin … DEV\\host.
+Tokens of users WEB\\NAME are signed with tokens/issuer.key in its folder (see
+examples/payment-gateway/run.sh).
 Its certificates are refused by programs that are not told to allow development.";
 
 #[derive(Debug, Args)]
@@ -75,7 +77,7 @@ pub(crate) async fn run(args: DevArgs, output: &Output) -> Result<u8, Failure> {
         }
     };
     output.note("sso dev: starting sso-master and sso-server …");
-    let options = Options { database: args.database, ..Options::default() };
+    let options = Options { database: args.database, tokens: true, ..Options::default() };
     let starting = tokio::task::spawn_blocking(move || Running::start(&folder, programs, &options));
     let started = tokio::select! {
         started = starting => started.map_err(|error| Failure::Unavailable(error.to_string()))?,
@@ -200,8 +202,7 @@ impl Running {
         signals: &mut Signals,
     ) -> Result<u8, Stopped> {
         let mut command = tokio::process::Command::new(program);
-        // Revocation lists of another system would refuse this one.
-        command.args(arguments).env_remove("SSO_CRL").kill_on_drop(true);
+        command.args(arguments).kill_on_drop(true);
         for (name, value) in self.environment() {
             command.env(name, value);
         }
@@ -238,6 +239,7 @@ impl Running {
             ("SSO_PROFILE", "admin".into()),
             ("SSO_ADDR", address.into()),
             ("SSO_CA", installation.tls_file("ca.crt").into()),
+            ("SSO_CRL", installation.tls_file("ca.crl").into()),
             ("SSO_CERT", installation.tls_file("admin.crt").into()),
             ("SSO_KEY", installation.tls_file("admin.key").into()),
             ("PATH", search_path(&installation.programs().folder)),

@@ -20,6 +20,7 @@ mod shown;
 mod status;
 mod system;
 mod ticket;
+mod tls_shown;
 
 use std::ffi::OsString;
 
@@ -94,7 +95,7 @@ async fn dispatch(command: Command, global: &GlobalArgs, output: &Output) -> Res
         Command::System { command } => system::run(command, &service, output).await?,
         Command::Compat { command } => return compat::run(command, global, output).await,
         Command::Dev(args) => return dev::run(args, output).await,
-        Command::Cert(args) => cert::run(args, output)?,
+        Command::Cert(args) => return cert::run(args, &service, output).await,
         Command::Completion(args) => completion::run(&args)?,
         Command::Man(args) => completion::manual(&args)?,
     }
@@ -143,12 +144,20 @@ impl Service<'_> {
 
 /// Asks on a terminal before something is destroyed; elsewhere the command itself is the consent.
 pub(crate) fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
+    confirm_below(&[], question, yes)
+}
+
+/// The same below lines that have to be read first.
+pub(crate) fn confirm_below(lines: &[String], question: &str, yes: bool) -> Result<(), Failure> {
     use std::io::{BufRead as _, IsTerminal as _, Write as _};
     if yes || !std::io::stdin().is_terminal() {
         return Ok(());
     }
     let ask = || {
         let mut stderr = std::io::stderr().lock();
+        for line in lines {
+            writeln!(stderr, "{}", crate::output::escape(line))?;
+        }
         write!(stderr, "{} [y/N] ", crate::output::escape(question))?;
         stderr.flush()?;
         let mut answer = String::new();

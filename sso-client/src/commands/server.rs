@@ -10,11 +10,21 @@ use super::{
     app::parse_yes,
     confirm,
     shown::{master_secret_state, or_dash, time, time_cell, yes as yes_no},
+    tls_shown,
 };
 use crate::{
     failure::Failure,
     output::{Output, escape},
 };
+
+const RELOAD_HELP: &str = "\
+The server notices changed files by itself within seconds, and fetches lists again in time; this is for
+whoever does not want to wait, and to see what is wrong with a file. What is not good enough changes
+nothing. A master secret server does the same with 'sso secret reload-tls'.
+
+Examples:
+  sso server reload-tls
+  sso --addr https://sso-2.corp.example:7400 server reload-tls --output json";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ServerCommand {
@@ -30,6 +40,9 @@ pub(crate) enum ServerCommand {
     Set(SetArgs),
     /// Print the public keys of assertions as a JSON Web Key Set
     AssertionKeys,
+    /// Have the server that answers load its certificate, key, authorities and revocation lists again
+    #[command(after_help = RELOAD_HELP)]
+    ReloadTls,
     /// Take the master secret from a server: it forgets its keys
     Revoke(RevokeArgs),
     /// Give a revoked server the master secret again
@@ -127,6 +140,10 @@ pub(crate) async fn run(
         }
         ServerCommand::AssertionKeys => {
             output.line(&service.connect()?.lookup().assertion_keys().await?)
+        }
+        ServerCommand::ReloadTls => {
+            let system = service.connect_for_batches()?.system();
+            tls_shown::reloaded(system.reload_tls().await?, output)
         }
         ServerCommand::Revoke(args) => revoke(args, service, output).await,
         ServerCommand::Readmit(args) => {

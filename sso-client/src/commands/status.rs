@@ -6,6 +6,7 @@ use sso_client::v1::{GetServerStatusResponse, MasterSecretStatus};
 use super::{
     Service,
     shown::{master_secret_state, or_dash, time},
+    tls_shown::{self, TlsDocument},
 };
 use crate::{failure::Failure, output::Output};
 
@@ -23,6 +24,7 @@ struct StatusDocument {
     host_initiated_allowed: bool,
     settings: SettingsDocument,
     master_secret: MasterSecretDocument,
+    tls: Option<TlsDocument>,
     caller: CallerDocument,
 }
 
@@ -93,6 +95,9 @@ pub(crate) async fn run(service: &Service<'_>, output: &Output) -> Result<(), Fa
         ),
         _ => {}
     }
+    if let Some(tls) = &status.tls {
+        tls_shown::warn(tls, output);
+    }
     Ok(())
 }
 
@@ -116,6 +121,7 @@ fn document(status: GetServerStatusResponse, address: &str) -> StatusDocument {
             remote_lookup: settings.remote_lookup,
         },
         master_secret: master_secret(status.master_secret.unwrap_or_default()),
+        tls: status.tls.map(tls_shown::document),
         caller: CallerDocument {
             account: caller.account,
             groups: caller.groups,
@@ -223,6 +229,9 @@ fn pairs(status: &StatusDocument) -> Vec<(&'static str, String)> {
     ];
     if let Some(error) = &secret.last_error {
         pairs.push(("last error", error.clone()));
+    }
+    if let Some(tls) = &status.tls {
+        pairs.extend(tls_shown::pairs(tls));
     }
     pairs.push(("you", caller.account.clone()));
     pairs.push(("proved by", or_dash(&caller.source)));

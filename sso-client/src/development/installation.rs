@@ -17,6 +17,7 @@ use super::{
     ports::ReservedPort,
     process,
     settings::{self, Database, Master, Ports},
+    tokens,
 };
 use crate::certificates::Role;
 
@@ -25,6 +26,7 @@ const BACKUP: &str = "master-secret.backup";
 const BACKUP_PASSPHRASE: &str = "backup.passphrase";
 const PROFILES: &str = "profiles.toml";
 const DATABASE_PASSWORD: &str = "database.password";
+const TOKENS: &str = "tokens";
 /// Relative to the settings file of the server, so to the folder.
 const SQLITE: &str = "sqlite:sso.db";
 
@@ -70,11 +72,13 @@ pub struct Options {
     pub standbys: u32,
     /// How long the programs wait for one another.
     pub timing: Timing,
+    /// Whether servers take user tokens of an issuer whose key is in the folder.
+    pub tokens: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { database: None, servers: 1, standbys: 0, timing: Timing::default() }
+        Self { database: None, servers: 1, standbys: 0, timing: Timing::default(), tokens: false }
     }
 }
 
@@ -146,7 +150,10 @@ impl Installation {
         let first_time = !folder.join(keystore).exists();
         let installation = Self { folder, programs, masters, servers, database, first_time, lock };
         installation.write_material()?;
-        installation.write_settings(&options.timing)?;
+        if options.tokens {
+            tokens::prepare(&make_folder(&installation.folder.join(TOKENS))?)?;
+        }
+        installation.write_settings(options)?;
         if first_time {
             installation.initialise_master()?;
         }
@@ -319,7 +326,8 @@ impl Installation {
         material::prepare_groups(&self.folder.join("groups.toml"))
     }
 
-    fn write_settings(&self, timing: &Timing) -> Result<(), DevelopmentError> {
+    fn write_settings(&self, options: &Options) -> Result<(), DevelopmentError> {
+        let timing = &options.timing;
         let names: Vec<_> = self.servers.iter().map(|server| server.name.clone()).collect();
         let ports: Vec<_> = self.servers.iter().map(|server| server.ports).collect();
         let password = self.folder.join(DATABASE_PASSWORD).exists();
@@ -333,7 +341,10 @@ impl Installation {
             self.write(&self.settings_file(own.name), &text)?;
         }
         for Server { name, ports, .. } in &self.servers {
-            let text = settings::server(name, *ports, &masters, &database, timing);
+            let mut text = settings::server(name, *ports, &masters, &database, timing);
+            if options.tokens {
+                text.push_str(&tokens::section(TOKENS));
+            }
             self.write(&self.settings_file(name), &text)?;
         }
         self.write(&self.profiles(), &settings::profile_file(&ports, &self.master_socket()))

@@ -7,7 +7,7 @@ use sso_core::settings::write_private;
 use time::{Duration, OffsetDateTime};
 use zeroize::Zeroizing;
 
-use super::DevelopmentError;
+use super::{DevelopmentError, revocation};
 use crate::certificates::{AUTHORITY_CERTIFICATE, Authority, Request, Role, describe};
 
 /// The domain of every account.
@@ -25,7 +25,8 @@ const LIFETIME: Duration = Duration::days(90);
 /// Certificates that end sooner than this are made again at a start.
 const RENEWED_BEFORE: Duration = Duration::days(7);
 
-/// Makes the authority and a certificate for every name, unless good ones are there.
+/// Makes the authority with its revocation list and a certificate for every name, unless good ones are
+/// there.
 pub(super) fn prepare_certificates(
     folder: &Path,
     programs: &[(String, Role)],
@@ -35,7 +36,7 @@ pub(super) fn prepare_certificates(
     if programs_and_authority.all(|name| is_good(folder, name, now))
         && profiles().all(|name| is_good(folder, name, now))
     {
-        return Ok(());
+        return revocation::prepare(folder, now);
     }
     let authority = match Authority::load(folder) {
         Ok(authority) if authority.not_after() > now + LIFETIME => authority,
@@ -57,7 +58,7 @@ pub(super) fn prepare_certificates(
         request.account = Some(format!(r"{DOMAIN}\{name}"));
         authority.issue(&request, now)?.write(folder, name, true)?;
     }
-    Ok(())
+    revocation::prepare(folder, now)
 }
 
 /// The name of every profile.
@@ -136,7 +137,7 @@ mod tests {
         for name in ["ca", "sso-master", "s"].into_iter().chain(profiles()) {
             let found = describe(&folder.join(format!("{name}.crt"))).unwrap();
             assert!(found.development, "{name}");
-            prints.push(found.fingerprint_sha256);
+            prints.push(found.thumbprint_sha256);
         }
         prints
     }
@@ -147,6 +148,11 @@ mod tests {
         let first = prepared(folder.path(), NOW);
         assert_eq!(first.len(), 8);
         assert_eq!(prepared(folder.path(), NOW + Duration::days(80)), first);
+
+        // What an earlier version made has no list.
+        fs::remove_file(folder.path().join(revocation::LIST)).unwrap();
+        assert_eq!(prepared(folder.path(), NOW + Duration::days(80)), first);
+        assert!(folder.path().join(revocation::LIST).is_file());
 
         // The leaves are renewed under the same authority, which still has long enough to go …
         let renewed = prepared(folder.path(), NOW + Duration::days(84));

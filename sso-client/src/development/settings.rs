@@ -165,7 +165,7 @@ pub(super) fn profile_file(servers: &[Ports], master_socket: &Path) -> String {
             let profile = if number == 1 { name.to_owned() } else { format!("{name}-{number}") };
             let _ = write!(
                 text,
-                "\n[profile.{profile}]\naddr = \"https://127.0.0.1:{}\"\nca = \"tls/ca.crt\"\n\
+                "\n[profile.{profile}]\naddr = \"https://127.0.0.1:{}\"\nca = \"tls/ca.crt\"\ncrl = \"tls/ca.crl\"\n\
                  cert = \"tls/{name}.crt\"\nkey = \"tls/{name}.key\"\nallow_development = true\n",
                 ports.service
             );
@@ -180,7 +180,7 @@ pub(super) fn profile_file(servers: &[Ports], master_socket: &Path) -> String {
 fn tls(name: &str) -> String {
     format!(
         "\n[tls]\ncertificate = \"tls/{name}.crt\"\nkey = \"tls/{name}.key\"\nca = \"tls/ca.crt\"\n\
-         allow_development = true\n"
+         crl = \"tls/ca.crl\"\nallow_development = true\n"
     )
 }
 

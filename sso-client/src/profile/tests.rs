@@ -81,16 +81,60 @@ fn revocation_lists_are_optional_and_take_the_same_way() {
         Profile::resolve(overrides, environment).unwrap().crl
     };
     std::fs::write(&file, text).unwrap();
-    assert_eq!(crl(&Overrides::default(), &environment), None);
+    assert_eq!(crl(&Overrides::default(), &environment), []);
 
     std::fs::write(&file, format!("{text}crl = \"ca.crl\"\n")).unwrap();
-    let own = Some(folder.path().join("ca.crl"));
+    let list = |path: &Path| ListSource::File(path.to_owned());
+    let own = [list(&folder.path().join("ca.crl"))];
     assert_eq!(crl(&Overrides::default(), &environment), own, "relative to the file");
-    let variable = Environment { crl: Some("/variable/crl".into()), ..environment };
-    assert_eq!(crl(&Overrides::default(), &variable), variable.crl);
+    let variable = Environment { crl: Some("/variable/crl".into()), ..environment.clone() };
+    let of_variable = [list(Path::new("/variable/crl"))];
+    assert_eq!(crl(&Overrides::default(), &variable), of_variable);
     assert_eq!(crl(&with_profile("a"), &variable), own, "a named profile beats a variable");
-    let flag = Overrides { crl: Some("/flag/crl".into()), ..with_profile("a") };
-    assert_eq!(crl(&flag, &variable), flag.crl);
+    let flags = vec![list(Path::new("/flag/crl")), ListSource::Url("http://pki/ca.crl".into())];
+    let flag = Overrides { crl: flags.clone(), ..with_profile("a") };
+    assert_eq!(crl(&flag, &variable), flags);
+
+    let several = "crl = [\"ca.crl\", \"https://pki.example/ca.crl\"]\n";
+    std::fs::write(&file, format!("{text}{several}")).unwrap();
+    let url = ListSource::Url("https://pki.example/ca.crl".into());
+    assert_eq!(crl(&Overrides::default(), &environment), [own[0].clone(), url]);
+    let bad = Environment { crl: Some("ftp://pki.example/ca.crl".into()), ..environment };
+    let error = Profile::resolve(&Overrides::default(), &bad).unwrap_err().to_string();
+    assert!(error.contains("SSO_CRL") && error.contains("https://"), "{error}");
+}
+
+#[test]
+fn a_profile_says_how_strict_tls_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("profiles.toml");
+    let text = "version = 1\ndefault = \"a\"\n[profile.a]\naddr = \"https://a.example:1\"\n\
+                ca = \"ca\"\ncert = \"c\"\nkey = \"k\"\n";
+    let resolve = |keys: &str, overrides: &Overrides| {
+        std::fs::write(&file, format!("{text}{keys}")).unwrap();
+        let environment = Environment { config: Some(file.clone()), ..Environment::default() };
+        Profile::resolve(overrides, &environment)
+    };
+    let keys = "key_passphrase_file = \"k.pass\"\nrevocation = \"soft-fail\"\n\
+                minimum_version = \"1.2\"\ncrl_cache = \"lists\"\n";
+    let profile = resolve(keys, &Overrides::default()).unwrap();
+    assert_eq!(profile.key_passphrase_file, Some(folder.path().join("k.pass")));
+    assert_eq!(profile.revocation, Some(RevocationPolicy::SoftFail));
+    assert_eq!(profile.minimum_version, TlsVersion::V1_2);
+    assert_eq!(profile.crl_cache, Some(folder.path().join("lists")));
+    let plain = resolve("", &Overrides::default()).unwrap();
+    assert_eq!((plain.revocation, plain.minimum_version), (None, TlsVersion::V1_3));
+    // A passphrase is that of its own key.
+    let other = Overrides { key: Some("/flag/key".into()), ..Overrides::default() };
+    assert_eq!(resolve(keys, &other).unwrap().key_passphrase_file, None);
+    for (bad, named) in [
+        ("minimum_version = \"1.1\"\n", "nothing older can be"),
+        ("revocation = \"maybe\"\n", "maybe"),
+        ("crl = []\n", "leave it out"),
+    ] {
+        let error = resolve(bad, &Overrides::default()).unwrap_err().to_string();
+        assert!(error.contains(named), "{error}");
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The service, its certificates and the gate in front of it.
 
+pub(crate) mod live;
 pub(crate) mod secret;
 pub(crate) mod sign_on;
 
@@ -71,6 +72,8 @@ pub(crate) struct State {
     pub(crate) info: Mutex<Option<v1::UpdateGlobalInfoRequest>>,
     pub(crate) server: Mutex<Option<v1::UpdateServerSettingsRequest>>,
     pub(crate) asked: sign_on::Asked,
+    /// Takes the place of the configuration and its watches, once a test has set it.
+    pub(crate) live: live::Live,
     pub(crate) secret: secret::Master,
     /// What a check of the sealed rows comes to.
     pub(crate) checked: Mutex<Vec<v1::CheckSealedRowsResponse>>,
@@ -154,14 +157,11 @@ pub(crate) fn issue(folder: &Path, server: &str, client: &str) {
 }
 
 async fn serve(folder: &Path, state: Arc<State>, shutdown: CancellationToken) -> SocketAddr {
-    let tls = TlsReloader::load(&TlsSettings {
-        certificate: folder.join("server.crt"),
-        key: folder.join("server.key"),
-        ca: folder.join("ca.crt"),
-        crl: None,
-        allow_development: false,
-        client_certificate: sso_core::tls::ClientCertificate::Required,
-    })
+    let tls = TlsReloader::load(&TlsSettings::new(
+        folder.join("server.crt"),
+        folder.join("server.key"),
+        folder.join("ca.crt"),
+    ))
     .unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
@@ -250,6 +250,22 @@ fn application(name: &str) -> v1::Application {
     }
 }
 
+pub(crate) fn tls_status() -> v1::TlsStatus {
+    v1::TlsStatus {
+        number: 2,
+        minimum_version: "1.3".into(),
+        revocation: v1::RevocationPolicy::HardFail.into(),
+        certificates: vec![v1::TlsCertificate {
+            role: v1::TlsCertificateRole::Own.into(),
+            subject: "CN=fake".into(),
+            thumbprint_sha256: "ab12".into(),
+            ..Default::default()
+        }],
+        warnings: vec!["the certificate CN=fake ends in 5 days".into()],
+        ..Default::default()
+    }
+}
+
 #[tonic::async_trait]
 impl System for Service {
     type CheckSealedRowsStream =
@@ -271,6 +287,13 @@ impl System for Service {
         let answers = self.state.checked.lock().unwrap().clone();
         let stream = tokio_stream::iter(answers.into_iter().map(Ok));
         self.reply(Box::pin(stream) as Self::CheckSealedRowsStream).await
+    }
+
+    async fn reload_tls(
+        &self,
+        _: Request<v1::ReloadTlsRequest>,
+    ) -> Result<Response<v1::ReloadTlsResponse>, Status> {
+        self.reply(v1::ReloadTlsResponse { name: "fake".into(), tls: Some(tls_status()) }).await
     }
 
     async fn get_server_status(
@@ -443,6 +466,10 @@ impl ConfigStore for Service {
         request: Request<v1::GetConfigurationRequest>,
     ) -> Result<Response<v1::GetConfigurationResponse>, Status> {
         let request = request.into_inner();
+        if self.state.live.is_used() {
+            let configuration = Some(self.state.live.configuration(request)?);
+            return self.reply(v1::GetConfigurationResponse { configuration }).await;
+        }
         let reveal = request.mode == i32::from(v1::ReadMode::Runtime);
         let mut values = HashMap::from([("Url".to_owned(), "https://x/\u{e4}\n".to_owned())]);
         if reveal {
@@ -468,6 +495,9 @@ impl ConfigStore for Service {
         &self,
         _: Request<v1::WatchConfigurationsRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
+        if self.state.live.is_used() {
+            return self.reply(self.state.live.changes()).await;
+        }
         let changes = {
             let mut watches = self.state.watches.lock().unwrap();
             if watches.is_empty() { Vec::new() } else { watches.remove(0) }

@@ -2,6 +2,10 @@
 //! TLS and through a gate that can break connections.
 
 #[cfg(test)]
+mod certificates;
+#[cfg(test)]
+mod check;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod client;
@@ -10,7 +14,11 @@ mod compat;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
+mod integration;
+#[cfg(test)]
 mod mapping;
+#[cfg(test)]
+mod reload;
 #[cfg(test)]
 mod secret;
 #[cfg(test)]

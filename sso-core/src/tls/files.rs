@@ -4,28 +4,43 @@ use std::{
     fs::File,
     io::{self, Read as _},
     path::Path,
+    sync::Arc,
 };
 
+use pkcs8::{
+    EncryptedPrivateKeyInfoRef, SecretDocument,
+    pkcs5::{EncryptionScheme, pbes2::Kdf},
+};
 use rustls::{
     RootCertStore,
-    pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject},
 };
-use time::OffsetDateTime;
-use x509_parser::prelude::{CertificateRevocationList, FromDer as _};
 use zeroize::Zeroizing;
 
-use super::TlsError;
+use super::{
+    TlsError,
+    lists::{FILED_MAX, ListProblem, RevocationList, read_lists},
+    settings::ListSource,
+};
 use crate::{
-    clock::Clock,
     peer::{has_development_mark, parse_x509},
-    settings::refuse_lax,
+    settings::{refuse_lax, secret_file},
 };
 
-/// Bytes of the largest certificate, key or revocation file that is read.
-const FILE_MAX: u64 = 64 * 1024 * 1024;
+/// Bytes of the largest file of certificates or of a key that is read.
+const FILE_MAX: u64 = 4 * 1024 * 1024;
 
-const CERTIFICATE: &str = "certificate";
-const AUTHORITY: &str = "certificate authority";
+/// Rounds of PBKDF2 that an encrypted key may ask for.
+const ROUNDS_MAX: u32 = 20_000_000;
+/// Bytes of memory that scrypt may ask for.
+const MEMORY_MAX: u64 = 1 << 30;
+const ENCRYPTED_BEGIN: &str = "-----BEGIN ENCRYPTED PRIVATE KEY-----";
+const ENCRYPTED_END: &str = "-----END ENCRYPTED PRIVATE KEY-----";
+/// Header of keys that OpenSSL encrypted before PKCS #8.
+const LEGACY: &[u8] = b"Proc-Type: 4,ENCRYPTED";
+
+pub(super) const CERTIFICATE: &str = "certificate";
+pub(super) const AUTHORITY: &str = "certificate authority";
 pub(super) const KEY: &str = "private key";
 pub(super) const REVOCATION: &str = "revocation list";
 
@@ -45,27 +60,13 @@ pub(super) fn load_chain(
     Ok(chain)
 }
 
-/// What to say about the first certificate of the chain that has expired.
-pub(super) fn expired(
-    path: &Path,
-    clock: &Clock,
-    chain: &[CertificateDer<'_>],
-) -> Result<Option<TlsError>, TlsError> {
-    for certificate in chain {
-        let parsed =
-            parse_x509(certificate).map_err(|error| bad(path, CERTIFICATE, error.to_string()))?;
-        let not_after = parsed.validity().not_after.to_datetime();
-        if not_after < clock.now() {
-            let problem = format!("expired on {}: issue a new one", shown(not_after));
-            return Ok(Some(bad(path, CERTIFICATE, problem)));
-        }
-    }
-    Ok(None)
-}
-
 /// The authorities of the file, which may hold nothing else.
-pub(super) fn load_roots(path: &Path, allow_development: bool) -> Result<RootCertStore, TlsError> {
+pub(super) fn load_roots(
+    path: &Path,
+    allow_development: bool,
+) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), TlsError> {
     let mut roots = RootCertStore::empty();
+    let mut certificates = Vec::new();
     for certificate in load_pem::<CertificateDer<'_>>(path, AUTHORITY)? {
         let parsed =
             parse_x509(&certificate).map_err(|error| bad(path, AUTHORITY, error.to_string()))?;
@@ -79,47 +80,108 @@ pub(super) fn load_roots(path: &Path, allow_development: bool) -> Result<RootCer
             );
             return Err(bad(path, AUTHORITY, problem));
         }
-        roots.add(certificate).map_err(|error| bad(path, AUTHORITY, error.to_string()))?;
+        let added = roots.add(certificate.clone());
+        added.map_err(|error| bad(path, AUTHORITY, error.to_string()))?;
+        certificates.push(certificate);
     }
-    Ok(roots)
+    Ok((roots, certificates))
 }
 
-/// Lists that are out of date are put to use all the same: they refuse every peer of their authority,
-/// which is what a list that was not renewed has to do.
-pub(super) fn load_revocation(
+/// The lists of a file. Those that are out of date, or that nobody trusted here signed, are put to use
+/// all the same: they refuse every peer of their authority, which is what such a list has to do.
+pub(super) fn load_revocation(path: &Path) -> Result<Vec<Arc<RevocationList>>, TlsError> {
+    let source = ListSource::File(path.to_owned());
+    let lists = read_lists(path, &source, FILED_MAX)
+        .map_err(|source| read_error(path, REVOCATION, source))?;
+    lists.map_err(|ListProblem(problem)| bad(path, REVOCATION, problem))
+}
+
+/// A private key that nobody else may read, with its passphrase where it has one.
+pub(super) fn load_key(
     path: &Path,
-    clock: &Clock,
-) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
-    let lists = load_pem::<CertificateRevocationListDer<'_>>(path, REVOCATION)?;
-    for list in &lists {
-        let (_, parsed) = CertificateRevocationList::from_der(list)
-            .map_err(|_| bad(path, REVOCATION, "cannot be read"))?;
-        let next = parsed.next_update().map(|time| time.to_datetime());
-        if next.is_none_or(|next| next < clock.now()) {
-            tracing::error!(
-                file = %path.display(),
-                authority = %parsed.issuer(),
-                "the revocation list is out of date: all certificates of this authority are refused \
-                 until there is a new one"
-            );
-        }
-    }
-    Ok(lists)
-}
-
-/// A private key that nobody else may read.
-pub(super) fn load_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    passphrase_file: Option<&Path>,
+) -> Result<PrivateKeyDer<'static>, TlsError> {
     let file = File::open(path).map_err(|source| read_error(path, KEY, source))?;
     refuse_lax(path, &file).map_err(TlsError::Lax)?;
     let content = read_all(file).map_err(|source| read_error(path, KEY, source))?;
-    PrivateKeyDer::from_pem_slice(&content)
-        .map_err(|_| bad(path, KEY, "holds no PEM private key (PKCS #8, SEC 1 or PKCS #1)"))
+    match (encrypted_section(&content), passphrase_file) {
+        (Some(section), Some(passphrase_file)) => decrypt(path, section, passphrase_file),
+        (Some(_), None) => Err(bad(
+            path,
+            KEY,
+            "is encrypted: name the file with its passphrase as tls.key_passphrase_file",
+        )),
+        (None, Some(_)) => Err(bad(
+            path,
+            KEY,
+            "is not encrypted: leave tls.key_passphrase_file out, or encrypt it (PKCS #8)",
+        )),
+        (None, None) if content.windows(LEGACY.len()).any(|window| window == LEGACY) => Err(bad(
+            path,
+            KEY,
+            "is encrypted in an old way that is not supported: write it anew with `openssl pkcs8 \
+             -topk8`",
+        )),
+        (None, None) => PrivateKeyDer::from_pem_slice(&content)
+            .map_err(|_| bad(path, KEY, "holds no PEM private key (PKCS #8, SEC 1 or PKCS #1)")),
+    }
+}
+
+/// The PEM section of an encrypted PKCS #8 key.
+fn encrypted_section(content: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(content).ok()?;
+    let start = text.find(ENCRYPTED_BEGIN)?;
+    let length = text.get(start..)?.find(ENCRYPTED_END)? + ENCRYPTED_END.len();
+    text.get(start..start + length)
+}
+
+/// Whether trying a passphrase on a key that is encrypted like this takes no more work and memory than
+/// a file of somebody else may ask for.
+#[must_use]
+pub fn is_bearable(scheme: &EncryptionScheme) -> bool {
+    let Some(parameters) = scheme.pbes2() else { return true };
+    match &parameters.kdf {
+        Kdf::Pbkdf2(work) => work.iteration_count <= ROUNDS_MAX,
+        Kdf::Scrypt(work) => work
+            .cost_parameter
+            .checked_mul(u64::from(work.block_size))
+            .and_then(|blocks| blocks.checked_mul(128))
+            .is_some_and(|memory| memory <= MEMORY_MAX && work.parallelization <= 16),
+        _ => false,
+    }
+}
+
+fn decrypt(
+    path: &Path,
+    section: &str,
+    passphrase_file: &Path,
+) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let passphrase = secret_file(passphrase_file).map_err(TlsError::Lax)?;
+    let unreadable = || bad(path, KEY, "is no encrypted PKCS #8 key that can be read");
+    let (_, sealed) = SecretDocument::from_pem(section).map_err(|_| unreadable())?;
+    let sealed =
+        EncryptedPrivateKeyInfoRef::try_from(sealed.as_bytes()).map_err(|_| unreadable())?;
+    if !is_bearable(&sealed.encryption_algorithm) {
+        return Err(bad(path, KEY, "takes too much work to decrypt: encrypt it anew"));
+    }
+    // Expose: the passphrase opens the key, here and nowhere else.
+    let opened = sealed.decrypt(passphrase.expose()).map_err(|_| {
+        let problem = format!(
+            "cannot be decrypted: is the passphrase in {} the right one?",
+            passphrase_file.display()
+        );
+        bad(path, KEY, problem)
+    })?;
+    Ok(PrivatePkcs8KeyDer::from(opened.as_bytes().to_vec()).into())
 }
 
 /// Every PEM section of the file, all of which must be of the wanted kind.
 fn load_pem<T: PemObject>(path: &Path, what: &'static str) -> Result<Vec<T>, TlsError> {
     let content =
         File::open(path).and_then(read_all).map_err(|source| read_error(path, what, source))?;
+    if content.len() as u64 > FILE_MAX {
+        return Err(bad(path, what, format!("is larger than {} MiB", FILE_MAX >> 20)));
+    }
     let objects = T::pem_slice_iter(&content)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| bad(path, what, format!("is not PEM: {error}")))?;
@@ -137,7 +199,7 @@ fn read_all(file: File) -> io::Result<Zeroizing<Vec<u8>>> {
     let size = usize::try_from(file.metadata()?.len().min(FILE_MAX)).unwrap_or_default();
     // Room for everything at once: a buffer that grows leaves copies of a key behind.
     let mut content = Zeroizing::new(Vec::with_capacity(size + 1));
-    file.take(FILE_MAX).read_to_end(&mut content)?;
+    file.take(FILE_MAX + 1).read_to_end(&mut content)?;
     Ok(content)
 }
 
@@ -149,6 +211,5 @@ pub(super) fn bad(path: &Path, what: &'static str, problem: impl Into<String>) -
     TlsError::Content { path: path.to_owned(), what, problem: problem.into() }
 }
 
-fn shown(time: OffsetDateTime) -> String {
-    time.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
-}
+#[cfg(test)]
+mod tests;

@@ -58,7 +58,7 @@ pub fn admit(
             method,
             ?local,
             addr = ?peer.map(|it| it.addr),
-            certificate = certificate.map(|it| it.fingerprint_sha256.as_str()),
+            certificate = certificate.map(|it| it.thumbprint_sha256.as_str()),
             reason = refusal.reason.as_str(),
             "administration of the master secret refused"
         );
@@ -101,7 +101,7 @@ fn over_tls(settings: &Settings, peer: &Peer) -> Result<Administrator, Refusal> 
                        certificate";
         return Err(Refusal::new(Reason::NotMasterAdministrator, message));
     };
-    let from = format!("{}, certificate {}", peer.addr, certificate.fingerprint_sha256);
+    let from = format!("{}, certificate {}", peer.addr, certificate.thumbprint_sha256);
     Ok(Administrator { name: entry.name.clone(), from })
 }
 

@@ -3,18 +3,20 @@
 mod convert;
 pub mod gate;
 mod status;
+mod tls;
 mod work;
 
 use std::{sync::Arc, time::Duration};
 
 use sso_proto::{
-    Event, Refusal,
+    Event, Reason, Refusal,
     v1::{
         BackupRequest, BackupResponse, DestroyRequest, DestroyResponse, GetSecretStatusRequest,
         GetSecretStatusResponse, PrepareRequest, PrepareResponse, PromoteRequest, PromoteResponse,
-        ReadmitServerRequest, ReadmitServerResponse, RestoreRequest, RestoreResponse,
-        RetireRequest, RetireResponse, RevokeServerRequest, RevokeServerResponse, RotateRequest,
-        RotateResponse, VerifyBackupRequest, VerifyBackupResponse, secret_server::Secret,
+        ReadmitServerRequest, ReadmitServerResponse, ReloadTlsRequest, ReloadTlsResponse,
+        RestoreRequest, RestoreResponse, RetireRequest, RetireResponse, RevokeServerRequest,
+        RevokeServerResponse, RotateRequest, RotateResponse, VerifyBackupRequest,
+        VerifyBackupResponse, secret_server::Secret,
     },
 };
 use tonic::{Request, Response, Status};
@@ -225,5 +227,20 @@ impl Secret for SecretService {
         request: Request<ReadmitServerRequest>,
     ) -> Result<Response<ReadmitServerResponse>, Status> {
         self.perform(request, "ReadmitServer", work::readmit).await
+    }
+
+    async fn reload_tls(
+        &self,
+        request: Request<ReloadTlsRequest>,
+    ) -> Result<Response<ReloadTlsResponse>, Status> {
+        // Other masters need not have been asked before: what is wrong may be the way to them.
+        let administrator = gate::admit(&self.house.settings, request.extensions(), "ReloadTls")?;
+        let (name, own) = (self.house.settings.name.clone(), &self.house.tls);
+        // Not at the desk: it waits for the network, and touches no key of the keystore.
+        let done = own.reload_all().await;
+        let done = done.map_err(|error| Refusal::new(Reason::TlsNotReloaded, error.to_string()));
+        log(&administrator, "ReloadTls", &done);
+        let tls = Some(tls::tls(done?, own.warnings()));
+        Ok(Response::new(ReloadTlsResponse { name, tls }))
     }
 }

@@ -5,7 +5,10 @@ use sso_proto::v1::{
 };
 use time::OffsetDateTime;
 
-use super::convert::{self, timestamp};
+use super::{
+    convert::{self, timestamp},
+    tls::tls,
+};
 use crate::{
     backup::health::health,
     custody::Unlocked,
@@ -42,6 +45,7 @@ pub(super) fn of(house: &House) -> GetSecretStatusResponse {
         warnings,
         rows_counted_at: facts.counted_at.map(timestamp),
         master_time: Some(timestamp(now)),
+        tls: Some(tls(house.tls.status(), house.tls.warnings())),
     }
 }
 

@@ -21,7 +21,7 @@ use sso_core::{
     memory::LockedKey,
     shutdown::Shutdown,
     telemetry::Metrics,
-    tls::{ClientCertificate, TlsReloader, TlsSettings},
+    tls::{TlsReloader, TlsSettings},
     transit::{self, TransitKeyPair},
 };
 use sso_master::{
@@ -116,14 +116,11 @@ pub(crate) fn issue(
         vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     let own = KeyPair::generate().expect("a key");
     let certificate = params.signed_by(&own, authority).expect("signed");
-    TlsSettings {
-        certificate: private(&folder.join(format!("{file}.crt")), &certificate.pem()),
-        key: private(&folder.join(format!("{file}.key")), &own.serialize_pem()),
-        ca: private(&folder.join("ca.crt"), &authority.pem()),
-        crl: None,
-        allow_development: false,
-        client_certificate: ClientCertificate::Required,
-    }
+    TlsSettings::new(
+        private(&folder.join(format!("{file}.crt")), &certificate.pem()),
+        private(&folder.join(format!("{file}.key")), &own.serialize_pem()),
+        private(&folder.join("ca.crt"), &authority.pem()),
+    )
 }
 
 /// A port that nobody has for now.

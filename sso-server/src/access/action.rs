@@ -131,6 +131,8 @@ actions! {
     ServerSettingsRead = "server.read-settings", "read the settings of the server";
     /// Change the settings of a server.
     ServerSettingsUpdate = "server.update-settings", "change the settings of the server";
+    /// Load certificates and revocation lists again.
+    ServerReloadTls = "server.reload-tls", "have the server load its certificates again";
     /// Seal values again under the active generation: what servers do by themselves.
     SecretReseal = "secret.reseal", "have values sealed again";
     /// Open every sealed value with the keys of a backup.
@@ -173,6 +175,7 @@ impl Action {
             | Self::SystemEnable
             | Self::SystemDisable
             | Self::ServerSettingsUpdate
+            | Self::ServerReloadTls
             | Self::SecretReseal
             | Self::PrincipalForget => Effect::Change,
             Self::ConfigurationReveal

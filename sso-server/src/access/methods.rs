@@ -78,6 +78,7 @@ pub const METHODS: &[Method] = &[
     row("/sso.v1.System/UpdateServerSettings", Action::ServerSettingsUpdate, Role::SsoAdministrator, true),
     row("/sso.v1.System/BeginSealedRowsCheck", Action::SecretCheckRows, Role::SsoAdministrator, true),
     row("/sso.v1.System/CheckSealedRows", Action::SecretCheckRows, Role::SsoAdministrator, true),
+    row("/sso.v1.System/ReloadTls", Action::ServerReloadTls, Role::SsoAdministrator, true),
     // Servers do it by themselves; nobody calls it.
     row("", Action::SecretReseal, Role::SsoAdministrator, true),
     // Health, and reflection where the settings serve it: what anybody may know of a server.

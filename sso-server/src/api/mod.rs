@@ -15,6 +15,7 @@ mod seats;
 mod status;
 mod system;
 mod tickets;
+mod tls;
 mod trail;
 
 use std::sync::Arc;

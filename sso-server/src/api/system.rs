@@ -15,6 +15,7 @@ use super::{
     convert::{cut, global_info, missing, timestamp},
     entry::call_of,
     status::{about, status},
+    tls::tls,
 };
 use crate::{
     access::{Action, Call},
@@ -143,6 +144,18 @@ impl System for Handlers {
         .await
     }
 
+    async fn reload_tls(
+        &self,
+        request: Request<v1::ReloadTlsRequest>,
+    ) -> Result<Response<v1::ReloadTlsResponse>, Status> {
+        let (call, _) = call_of(request)?;
+        self.respond(&call, Action::ServerReloadTls, "", async {
+            let (name, status, warnings) = self.house.system.reload_tls(&call).await?;
+            Ok(v1::ReloadTlsResponse { name: name.to_owned(), tls: Some(tls(status, warnings)) })
+        })
+        .await
+    }
+
     type CheckSealedRowsStream =
         Pin<Box<dyn Stream<Item = Result<v1::CheckSealedRowsResponse, Status>> + Send + 'static>>;
 
@@ -193,6 +206,7 @@ fn server_status(status: ServerStatus, call: &Call) -> v1::GetServerStatusRespon
         settings: Some(server_settings(status.settings)),
         tickets_allowed: status.tickets_allowed,
         host_initiated_allowed: status.host_initiated_allowed,
+        tls: Some(tls(status.tls, status.tls_warnings)),
     }
 }
 

@@ -25,10 +25,12 @@ use reqwest::{Client, Url, redirect};
 use serde::Deserialize;
 use sso_core::{
     clock::Clock,
-    tls::{TrustSettings, web_client_without_trust},
+    tls::{Application, TlsReloader, TrustSettings, web_client_without_trust},
 };
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+
+use crate::announce;
 
 /// Bytes of the largest key set.
 const SET_MAX: usize = 256 * 1024;
@@ -57,8 +59,8 @@ pub enum KeyPlace {
     Web {
         /// `https://…`, or `http://…` on this machine.
         url: Url,
-        /// The authorities that its certificate must come from; none for `http`.
-        ca: Option<PathBuf>,
+        /// Whom its certificate must come from, and the lists that must not name it; none for `http`.
+        trust: Option<TrustSettings>,
     },
 }
 
@@ -68,23 +70,27 @@ impl KeyPlace {
     ///
     /// # Errors
     /// In words: what is wrong with the address, or that there is no authority to trust.
-    pub fn web(url: &str, ca: Option<PathBuf>, allow_development: bool) -> Result<Self, String> {
+    pub fn web(
+        url: &str,
+        trust: Option<TrustSettings>,
+        allow_development: bool,
+    ) -> Result<Self, String> {
         let url = Url::parse(url).map_err(|error| error.to_string())?;
         if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
             return Err("must have no user, password or fragment".to_owned());
         }
-        match (url.scheme(), ca) {
+        match (url.scheme(), trust) {
             ("https", None) => Err("needs identity.token.ca, the PEM file of the authorities its \
                                     certificate may come from, like /etc/ssl/certs/ca-certificates.crt"
                 .to_owned()),
-            ("https", ca) => Ok(Self::Web { url, ca }),
+            ("https", trust) => Ok(Self::Web { url, trust }),
             ("http", _) if !is_loopback(&url) => {
                 Err("must be https; http only on this machine (127.0.0.1, [::1], localhost)"
                     .to_owned())
             }
             ("http", Some(_)) => Err("is http, so there is nothing to verify with ca".to_owned()),
             ("http", None) if allow_development || is_privileged(&url) => {
-                Ok(Self::Web { url, ca: None })
+                Ok(Self::Web { url, trust: None })
             }
             ("http", None) => Err("is http on a port that every user of this machine may open: \
                                    use https, a port below 1024, or tls.allow_development = true"
@@ -218,6 +224,8 @@ type Stamp = Option<(u64, u64, i64, i64, i64)>;
 /// Keeps the keys of one issuer. Those that were had once stay in force while no others can be had.
 pub struct KeySource {
     place: KeyPlace,
+    /// Whom to trust there; none for a file and for `http`.
+    tls: Option<Arc<TlsReloader>>,
     allowed: Vec<Algorithm>,
     clock: Clock,
     keys: ArcSwap<KeySet>,
@@ -247,16 +255,25 @@ impl KeySource {
         allowed: Vec<Algorithm>,
         clock: Clock,
     ) -> Result<Arc<Self>, String> {
-        let (mut seen, mut keys) = (None, KeySet(Vec::new()));
+        let (mut seen, mut keys, mut tls) = (None, KeySet(Vec::new()), None);
         match &place {
             KeyPlace::File(path) => {
                 seen = stamp(path);
                 keys = read(path, &allowed)?;
             }
-            KeyPlace::Web { url, ca } => drop(client(url, ca.as_deref(), &clock)?),
+            KeyPlace::Web { url, trust } => {
+                let load = |trust| TlsReloader::load_trust(trust, Application::Http, clock.clone());
+                let loaded = trust.as_ref().map(load).transpose();
+                tls = loaded.map_err(|error| error.to_string())?;
+                if let Some(tls) = &tls {
+                    tls.announce(announce::tls);
+                }
+                drop(client(url, tls.as_deref())?);
+            }
         }
         Ok(Arc::new(Self {
             place,
+            tls,
             allowed,
             clock,
             keys: ArcSwap::from_pointee(keys),
@@ -301,8 +318,17 @@ impl KeySource {
         millis(self.clock.instant()) < self.quiet_until.load(Ordering::Relaxed)
     }
 
-    /// Keeps the keys fresh until `stop`.
+    /// Keeps the keys fresh, and what the place is trusted by, until `stop`.
     pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
+        let Some(tls) = self.tls.clone() else { return self.watch_keys(stop).await };
+        tokio::select! {
+            () = tls.fetch_lists() => {}
+            () = stop.cancelled() => return,
+        }
+        tokio::join!(tls.watch(stop.clone()), self.watch_keys(stop));
+    }
+
+    async fn watch_keys(self: Arc<Self>, stop: CancellationToken) {
         loop {
             let pause = match &self.place {
                 KeyPlace::File(path) => {
@@ -337,10 +363,10 @@ impl KeySource {
     }
 
     async fn refresh(&self) -> bool {
-        let KeyPlace::Web { url, ca } = &self.place else { return true };
+        let KeyPlace::Web { url, .. } = &self.place else { return true };
         let fetched = async {
-            // A new client each time: the file of authorities may have changed.
-            let client = client(url, ca.as_deref(), &self.clock)?;
+            // A new client each time: authorities and lists may have changed.
+            let client = client(url, self.tls.as_deref())?;
             let json = fetch(&client, url).await?;
             KeySet::parse(&json, &self.allowed)
         };
@@ -408,14 +434,13 @@ fn read(path: &Path, allowed: &[Algorithm]) -> Result<KeySet, String> {
 }
 
 /// A client that goes to this address alone: no redirects, no proxy, no other authority.
-fn client(url: &Url, ca: Option<&Path>, clock: &Clock) -> Result<Client, String> {
-    let config = match ca {
-        Some(ca) => TrustSettings { ca: ca.to_owned(), crl: None, allow_development: false }
-            .web_client(clock),
-        None => web_client_without_trust(),
+fn client(url: &Url, tls: Option<&TlsReloader>) -> Result<Client, String> {
+    let config = match tls {
+        Some(tls) => (*tls.client_config()).clone(),
+        None => web_client_without_trust().map_err(|error| error.to_string())?,
     };
     Client::builder()
-        .tls_backend_preconfigured(config.map_err(|error| error.to_string())?)
+        .tls_backend_preconfigured(config)
         .https_only(url.scheme() == "https")
         .redirect(redirect::Policy::none())
         .no_proxy()

@@ -13,6 +13,7 @@ use sso_core::{
     clock::Clock,
     peer::{CertificatePart, CertificateRule, RuleError},
     settings::{SettingsError, resolve},
+    tls::{ListSource, RevocationPolicy, TlsVersion, TrustSettings, one_or_more},
 };
 
 use super::{
@@ -47,7 +48,8 @@ struct CertificateSection {
     san_email: Option<String>,
     san_dns: Option<String>,
     subject_common_name: Option<String>,
-    fingerprint: Option<String>,
+    #[serde(alias = "fingerprint")]
+    thumbprint: Option<String>,
     account: String,
 }
 
@@ -61,6 +63,10 @@ struct TokenSection {
     jwks_file: Option<PathBuf>,
     jwks_url: Option<String>,
     ca: Option<PathBuf>,
+    #[serde(default, deserialize_with = "one_or_more")]
+    crl: Vec<ListSource>,
+    revocation: Option<RevocationPolicy>,
+    minimum_version: Option<TlsVersion>,
     domain: String,
     #[serde(default = "default_account_claim")]
     account_claim: String,
@@ -174,7 +180,7 @@ impl CertificateSection {
             (Part::SanEmail, self.san_email),
             (Part::SanDns, self.san_dns),
             (Part::SubjectCommonName, self.subject_common_name),
-            (Part::Fingerprint, self.fingerprint),
+            (Part::Thumbprint, self.thumbprint),
         ])?;
         Ok((self.account, rule))
     }
@@ -264,13 +270,15 @@ impl TokenSection {
         let base = from.base;
         let algorithms = self.algorithms()?;
         let (key, place) = match (&self.jwks_file, &self.jwks_url) {
-            (Some(file), None) if self.ca.is_none() => {
+            (Some(file), None) => {
+                if let Some(key) = self.key_of_trust() {
+                    return Err((key, "is for jwks_url alone".to_owned()));
+                }
                 ("jwks_file", KeyPlace::File(resolve(base, file)))
             }
-            (Some(_), None) => return Err(("ca", "is for jwks_url alone".to_owned())),
             (None, Some(url)) => {
-                let ca = self.ca.as_ref().map(|ca| resolve(base, ca));
-                let place = KeyPlace::web(url, ca, from.allow_development);
+                let trust = self.trust(base)?;
+                let place = KeyPlace::web(url, trust, from.allow_development);
                 ("jwks_url", place.map_err(|why| ("jwks_url", why))?)
             }
             (Some(_), Some(_)) | (None, None) => {
@@ -278,6 +286,35 @@ impl TokenSection {
             }
         };
         KeySource::new(place, algorithms, Clock::System).map_err(|why| (key, why))
+    }
+
+    /// The first key that says whom to trust.
+    fn key_of_trust(&self) -> Option<&'static str> {
+        [
+            ("ca", self.ca.is_some()),
+            ("crl", !self.crl.is_empty()),
+            ("revocation", self.revocation.is_some()),
+            ("minimum_version", self.minimum_version.is_some()),
+        ]
+        .into_iter()
+        .find_map(|(key, given)| given.then_some(key))
+    }
+
+    /// Whose certificate the identity provider may have.
+    fn trust(&self, base: &Path) -> Result<Option<TrustSettings>, Part> {
+        let Some(ca) = &self.ca else {
+            return match self.key_of_trust() {
+                None => Ok(None),
+                Some(key) => Err((key, "needs ca, the authorities to trust".to_owned())),
+            };
+        };
+        let trust = TrustSettings {
+            crl: self.crl.clone(),
+            revocation: self.revocation,
+            minimum_version: self.minimum_version.unwrap_or_default(),
+            ..TrustSettings::new(ca)
+        };
+        Ok(Some(trust.resolve(base)))
     }
 
     fn algorithms(&self) -> Result<Vec<Algorithm>, Part> {
@@ -402,6 +439,14 @@ domain = "HOST"
             ("http://127.0.0.1:1", "http://127.0.0.1:8080", "identity.token[1].jwks_url"),
             ("http://127.0.0.1:1", "https://id.example", "ca"),
             ("jwks.json", "none.json", "identity.token[0].jwks_file"),
+            ("\"jwks.json\"", "\"jwks.json\"\ncrl = \"a.crl\"", "identity.token[0].crl"),
+            (":1/jwks\"", ":1/jwks\"\ncrl = [\"http://pki/a.crl\"]", "identity.token[1].crl"),
+            (":1/jwks\"", ":1/jwks\"\nrevocation = \"off\"", "identity.token[1].revocation"),
+            (
+                ":1/jwks\"",
+                ":1/jwks\"\nminimum_version = \"1.2\"",
+                "identity.token[1].minimum_version",
+            ),
             ("jwks_file = \"jwks.json\"\n", "", "identity.token[0].jwks_file"),
             ("groups_claim = \"groups\"\n", "", "identity.token[0].groups_domain"),
             ("\"OTHER\"", "\"A\\\\B\"", "identity.token[1].domain"),

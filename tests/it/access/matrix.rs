@@ -144,6 +144,7 @@ fn system_rows() -> Vec<Row> {
         ("System/UpdateServerSettings", v1::UpdateServerSettingsRequest { settings: Some(settings), update_mask: mask("negative_audit_level"), ..Default::default() }.encode_to_vec(), O::ServerSettings),
         ("Principals/List", v1::ListPrincipalsRequest::default().encode_to_vec(), O::Principals),
         ("Principals/Forget", v1::ForgetPrincipalRequest { account: "DEV\\nobody".into() }.encode_to_vec(), O::Principals),
+        ("System/ReloadTls", v1::ReloadTlsRequest {}.encode_to_vec(), O::ServerReload),
         ("System/BeginSealedRowsCheck", v1::BeginSealedRowsCheckRequest {}.encode_to_vec(), O::SealedRows),
         ("System/CheckSealedRows", v1::CheckSealedRowsRequest::default().encode_to_vec(), O::SealedRows),
         ("Audit/List", v1::ListAuditRequest::default().encode_to_vec(), O::AuditOfAll),

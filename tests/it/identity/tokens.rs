@@ -54,9 +54,8 @@ fn system(key: &EncodingKey) -> (System, tempfile::TempDir) {
 /// A channel that shows no certificate.
 fn bare_channel(system: &System) -> Channel {
     let trust = TrustSettings {
-        ca: system.installation().tls_file("ca.crt"),
-        crl: None,
         allow_development: true,
+        ..TrustSettings::new(system.installation().tls_file("ca.crt"))
     };
     let tls = ClientTls::without_certificate(&trust).expect("an authority");
     let address = system.installation().server_address(1).expect("a server");

@@ -42,6 +42,7 @@ Examples:
   sso secret reminder /safe/now.backup
   sso secret restore /safe/now.backup
   sso secret destroy 1
+  sso secret reload-tls
   sso secret --master unix:///run/sso-master/standby.sock promote";
 
 #[derive(Debug, Args)]
@@ -82,6 +83,8 @@ pub(crate) enum SecretCommand {
     Destroy(DestroyArgs),
     /// Make the master that answers the primary
     Promote(PromoteArgs),
+    /// Have the master load its certificate, key, authorities and revocation lists again
+    ReloadTls,
     /// Make the key pair of an officer: FILE, which the officer keeps, and FILE.pub
     OfficerKey {
         /// The private file; never over another
@@ -108,6 +111,9 @@ pub(crate) async fn run(
         }
         SecretCommand::Destroy(args) => generations::destroy(args, &master, output).await,
         SecretCommand::Promote(args) => generations::promote(args, &master, output).await,
+        SecretCommand::ReloadTls => {
+            super::tls_shown::reloaded(master.connect()?.reload_tls().await?, output)
+        }
         SecretCommand::OfficerKey { file } => officer::make(&file, output),
     }
 }

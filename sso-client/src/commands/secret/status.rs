@@ -7,7 +7,14 @@ use sso_client::v1::{
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{Master, status_shown, wait::seconds_left};
-use crate::{commands::shown::time, failure::Failure, output::Output};
+use crate::{
+    commands::{
+        shown::time,
+        tls_shown::{self, TlsDocument},
+    },
+    failure::Failure,
+    output::Output,
+};
 
 #[derive(Debug, Serialize)]
 pub(super) struct SecretDocument {
@@ -25,6 +32,7 @@ pub(super) struct SecretDocument {
     pub(super) warnings: Vec<String>,
     pub(super) rows_counted_at: Option<String>,
     pub(super) master_time: Option<String>,
+    pub(super) tls: Option<TlsDocument>,
 }
 
 #[derive(Debug, Serialize)]
@@ -160,6 +168,7 @@ pub(super) fn document(status: GetSecretStatusResponse) -> SecretDocument {
         warnings: status.warnings,
         rows_counted_at: time(status.rows_counted_at.as_ref()),
         master_time: time(master_time.as_ref()),
+        tls: status.tls.map(tls_shown::document),
     }
 }
 

@@ -5,13 +5,16 @@ use super::{
     wait::duration,
 };
 use crate::{
-    commands::shown::{or_dash, yes},
+    commands::{
+        shown::{or_dash, yes},
+        tls_shown,
+    },
     failure::Failure,
     output::Output,
 };
 
 pub(super) fn show(document: &SecretDocument, output: &Output) -> Result<(), Failure> {
-    output.pairs(vec![
+    let mut pairs = vec![
         ("master", format!("{}, {}", document.name, document.role)),
         ("keystore", document.keystore_id.clone()),
         ("epoch", document.epoch.to_string()),
@@ -21,7 +24,9 @@ pub(super) fn show(document: &SecretDocument, output: &Output) -> Result<(), Fai
         ("scheduled backups", scheduled(&document.backup)),
         ("sealing again", reseal(&document.reseal)),
         ("rows counted", at(&document.rows_counted_at)),
-    ])?;
+    ];
+    pairs.extend(document.tls.iter().flat_map(tls_shown::pairs));
+    output.pairs(pairs)?;
     output.line("")?;
     let header =
         ["GENERATION", "STATE", "FINGERPRINT", "CREATED", "ACTIVATED", "BACKED UP", "ROWS"];

@@ -75,6 +75,14 @@ impl Secret for Service {
         self.state.secret.answer("status", status)
     }
 
+    async fn reload_tls(
+        &self,
+        _: Request<v1::ReloadTlsRequest>,
+    ) -> Result<Response<v1::ReloadTlsResponse>, Status> {
+        let answer = v1::ReloadTlsResponse { name: "m".into(), tls: Some(super::tls_status()) };
+        self.state.secret.answer("reload tls", answer)
+    }
+
     async fn prepare(
         &self,
         request: Request<v1::PrepareRequest>,

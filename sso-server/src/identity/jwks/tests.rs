@@ -74,7 +74,7 @@ fn sets_that_are_none_are_refused() {
 
 #[test]
 fn addresses_are_https_or_on_this_machine() {
-    let ca = Some(PathBuf::from("/ca.pem"));
+    let ca = Some(TrustSettings::new("/ca.pem"));
     assert!(KeyPlace::web("https://id.example/jwks", ca.clone(), false).is_ok());
     for url in ["http://127.0.0.1:1/jwks", "http://[::1]/jwks", "http://localhost:1023/"] {
         assert!(KeyPlace::web(url, None, false).is_ok(), "{url}");

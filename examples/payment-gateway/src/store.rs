@@ -1,0 +1,99 @@
+//! The SQLite file of a program: private, in write-ahead mode, and on disk before a commit returns.
+
+use std::{fs::OpenOptions, io, os::unix::fs::OpenOptionsExt as _, path::Path, time::Duration};
+
+use sqlx::{
+    ConnectOptions as _, SqlitePool,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+/// How long one process waits for another that writes.
+const BUSY: Duration = Duration::from_secs(10);
+const READERS: u32 = 4;
+
+/// One file, with many readers and one writer.
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    readers: SqlitePool,
+    writer: SqlitePool,
+}
+
+/// A transaction that has the write lock from its beginning, so that what it reads stays true.
+pub(crate) type Writing = sqlx::Transaction<'static, sqlx::Sqlite>;
+
+impl Store {
+    /// Opens the file, makes it where it is missing (mode 0600), and runs the statements of `schema`,
+    /// which change nothing where they were run before.
+    pub(crate) async fn open(path: &Path, schema: &'static str) -> Result<Self, sqlx::Error> {
+        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+        match made {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(sqlx::Error::Io(error)),
+        }
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .journal_mode(SqliteJournalMode::Wal)
+            // The write-ahead log with anything less may lose the last commits with the power.
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(BUSY)
+            .foreign_keys(true)
+            .disable_statement_logging();
+        let writer =
+            SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .connect_lazy_with(options.read_only(true));
+        let store = Self { readers, writer };
+        let mut writing = store.write().await?;
+        sqlx::raw_sql(schema).execute(&mut *writing).await?;
+        writing.commit().await?;
+        Ok(store)
+    }
+
+    pub(crate) async fn write(&self) -> Result<Writing, sqlx::Error> {
+        self.writer.begin_with("BEGIN IMMEDIATE").await
+    }
+
+    pub(crate) fn readers(&self) -> &SqlitePool {
+        &self.readers
+    }
+
+    /// Waits for what is under way, and closes the file.
+    pub(crate) async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_file_is_private_and_the_settings_hold() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.db");
+        for _ in 0..2 {
+            let store =
+                Store::open(&path, "CREATE TABLE IF NOT EXISTS t (x INTEGER)").await.unwrap();
+            let mut writing = store.write().await.unwrap();
+            let number = |name: &'static str| sqlx::query_scalar::<_, i64>(name);
+            let synchronous = number("PRAGMA synchronous").fetch_one(&mut *writing).await.unwrap();
+            assert_eq!(synchronous, 2);
+            let mode: String =
+                sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut *writing).await.unwrap();
+            assert_eq!(mode, "wal");
+            sqlx::query("INSERT INTO t VALUES (1)").execute(&mut *writing).await.unwrap();
+            assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+            writing.commit().await.unwrap();
+            store.close().await;
+        }
+        let store = Store::open(&path, "").await.unwrap();
+        let rows: i64 =
+            sqlx::query_scalar("SELECT COUNT(*) FROM t").fetch_one(store.readers()).await.unwrap();
+        assert_eq!(rows, 2);
+    }
+}

@@ -1,0 +1,8 @@
+//! The example with its real programs, over real mutual TLS, on a real secret store.
+
+#[cfg(test)]
+mod kills;
+#[cfg(test)]
+mod stage;
+#[cfg(test)]
+mod story;
