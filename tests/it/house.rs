@@ -299,6 +299,9 @@ fn programs_do_not_import_one_another() {
     only("sso-master/src/", &["sso_server", "sso_client"], |_| false);
     only("sso-server/src/", &["sso_master", "sso_client"], |_| false);
     only("sso-client/src/", &["sso_master", "sso_server"], |_| false);
+    let outside = ["sso_proto", "sso_master", "sso_server"];
+    only("examples/payment-gateway/src/", &outside, |_| false);
+    only("examples/payment-gateway/src/gateway", &["sso_client"], |_| false);
     only("sso-master/src/", &["sqlx"], |_| false);
     let others = ["sso_proto", "sso_master", "sso_server", "sso_client", "sqlx", "tonic"];
     only("sso-protector/src/", &others, |_| false);
@@ -329,6 +332,7 @@ fn only_the_operating_system_gives_random_numbers() {
         "sso-master/src/",
         "sso-server/src/",
         "sso-client/src/",
+        "examples/payment-gateway/src/",
     ] {
         // The shares of one key, seeded anew for each; pauses between attempts.
         let allowed = ["sso-master/src/backup/shares.rs", "sso-client/src/retry.rs"];

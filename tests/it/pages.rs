@@ -169,6 +169,23 @@ fn the_metrics_of_the_manual_are_counted() {
 
 /// Every row of the parity list is there once and says what it may say; its tests exist.
 #[test]
+fn the_manual_explains_every_reason_of_tls() {
+    let page = include_str!("../../docs/certificates.md");
+    let explained = |reason: &str| {
+        let named = format!("`{reason}`");
+        page.lines().any(|line| {
+            line.starts_with('|') && line.split('|').nth(1).is_some_and(|it| it.contains(&named))
+        })
+    };
+    let missing: Vec<_> = sso_core::tls::TlsReason::ALL
+        .iter()
+        .map(|reason| reason.as_str())
+        .filter(|reason| !explained(reason))
+        .collect();
+    assert!(missing.is_empty(), "docs/certificates.md says nothing of {missing:?}");
+}
+
+#[test]
 fn parity() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let page = fs::read_to_string(root.join("docs/parity.md")).expect("the page");

@@ -122,6 +122,7 @@ fn served(address: SocketAddr, config: Arc<ClientConfig>) -> CertificateDer<'sta
     let name = "127.0.0.1".try_into().expect("a name");
     let mut session = ClientConnection::new(config, name).expect("a session");
     let mut socket = TcpStream::connect(address).expect("a connection");
+    socket.set_read_timeout(Some(SOON)).expect("a time");
     while session.is_handshaking() {
         session.complete_io(&mut socket).expect("a handshake");
     }

@@ -10,6 +10,7 @@ mod ledger;
 mod listener;
 mod merchants;
 mod notifier;
+mod pauses;
 mod publisher;
 mod settings;
 mod standing;
@@ -25,7 +26,11 @@ use sso_core::{
     telemetry::Metrics,
     tls::{Application, TlsReloader},
 };
-use tokio::{net::TcpListener, sync::Notify, task::JoinSet};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, Semaphore},
+    task::JoinSet,
+};
 
 use self::{
     bank::Bank,
@@ -34,7 +39,7 @@ use self::{
     merchants::{Gate, Kept},
     notifier::{Notifier, Poster},
     standing::Standing,
-    uploads::Uploads,
+    uploads::{Uploads, VERIFIED_AT_ONCE},
 };
 pub use self::{merchants::Merchant, publisher::publish, settings::Settings};
 use crate::{Stopped, notification::SigningKey};
@@ -79,7 +84,7 @@ pub async fn run(settings: Settings, metrics: Metrics) -> Result<(), Stopped> {
     let ledger = Ledger::open(&settings.database)
         .await
         .map_err(|error| Stopped::settings(format!("{}: {error}", settings.database.display())))?;
-    let tls = TlsReloader::load_for(&settings.tls, Application::Http, clock.clone())
+    let tls = TlsReloader::load_listener(&settings.tls, Application::Http, clock.clone())
         .map_err(Stopped::settings)?;
     tls.fetch_lists().await;
 
@@ -101,6 +106,7 @@ pub async fn run(settings: Settings, metrics: Metrics) -> Result<(), Stopped> {
     let uploads = Arc::new(Uploads {
         ledger: ledger.clone(),
         gate: Arc::new(Gate::new().map_err(Stopped::refused)?),
+        verifying: Arc::new(Semaphore::new(VERIFIED_AT_ONCE)),
         tls: Arc::clone(&tls),
         valid: settings.valid,
         clock: clock.clone(),
@@ -115,7 +121,7 @@ pub async fn run(settings: Settings, metrics: Metrics) -> Result<(), Stopped> {
     let notifier = Notifier {
         ledger: ledger.clone(),
         poster: Poster::new(Arc::clone(&tls), settings.notify_timeout),
-        retry: settings.notify_retry,
+        pauses: settings.notify_pauses,
         news,
         clock,
     };

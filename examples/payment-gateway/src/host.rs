@@ -150,6 +150,7 @@ impl Host {
             outbox: outbox.clone(),
             sso: sso.clone(),
             upload: ports.upload,
+            applications: applications.clone(),
             parties: ports.parties.clone(),
             agreement: ports.agreement.clone(),
             control: bills_control,
@@ -226,24 +227,12 @@ fn warn_of(
     gateway: HttpsClient,
     listeners: [ListenerControl; 2],
 ) {
-    let (upload, bills) = (ports.upload.clone(), ports.bills.clone());
-    let notifications = ports.notifications.clone();
     let (parties, agreement) = (ports.parties.clone(), ports.agreement.clone());
     standing.warn_with(Arc::new(move || {
         let mut warnings = gateway.warnings();
-        warnings.extend(gateway.problem());
-        for listener in &listeners {
-            warnings.extend(listener.warnings());
-            warnings.extend(listener.problem());
-        }
-        let kept_out = [
-            upload.problem(),
-            bills.problem(),
-            notifications.problem(),
-            parties.problem(),
-            agreement.problem(),
-        ];
-        warnings.extend(kept_out.into_iter().flatten());
+        warnings.extend(listeners.iter().flat_map(ListenerControl::warnings));
+        warnings.extend([parties.problem(), agreement.problem()].into_iter().flatten());
+        // Both listeners have the same certificate, and all the same lists.
         warnings.sort();
         warnings.dedup();
         warnings

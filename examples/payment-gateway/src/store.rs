@@ -1,6 +1,12 @@
 //! The SQLite file of a program: private, in write-ahead mode, and on disk before a commit returns.
 
-use std::{fs::OpenOptions, io, os::unix::fs::OpenOptionsExt as _, path::Path, time::Duration};
+use std::{
+    fs::OpenOptions,
+    io,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    path::Path,
+    time::Duration,
+};
 
 use sqlx::{
     ConnectOptions as _, SqlitePool,
@@ -22,13 +28,13 @@ pub(crate) struct Store {
 pub(crate) type Writing = sqlx::Transaction<'static, sqlx::Sqlite>;
 
 impl Store {
-    /// Opens the file, makes it where it is missing (mode 0600), and runs the statements of `schema`,
+    /// Opens the file, which nobody else may read, makes it where it is missing (mode 0600), and runs the statements of `schema`,
     /// which change nothing where they were run before.
     pub(crate) async fn open(path: &Path, schema: &'static str) -> Result<Self, sqlx::Error> {
         let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
         match made {
             Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => refuse_lax(path)?,
             Err(error) => return Err(sqlx::Error::Io(error)),
         }
         let options = SqliteConnectOptions::new()
@@ -38,6 +44,8 @@ impl Store {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY)
             .foreign_keys(true)
+            // What is deleted is overwritten: tickets.
+            .pragma("secure_delete", "ON")
             .disable_statement_logging();
         let writer =
             SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
@@ -66,6 +74,15 @@ impl Store {
     }
 }
 
+fn refuse_lax(path: &Path) -> Result<(), sqlx::Error> {
+    let mode = path.metadata().map_err(sqlx::Error::Io)?.mode() & 0o777;
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    let what = format!("mode {mode:04o} lets other users at it: run `chmod 600` on the file");
+    Err(sqlx::Error::Io(io::Error::other(what)))
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
@@ -83,6 +100,8 @@ mod tests {
             let number = |name: &'static str| sqlx::query_scalar::<_, i64>(name);
             let synchronous = number("PRAGMA synchronous").fetch_one(&mut *writing).await.unwrap();
             assert_eq!(synchronous, 2);
+            let wiping = number("PRAGMA secure_delete").fetch_one(&mut *writing).await.unwrap();
+            assert_eq!(wiping, 1);
             let mode: String =
                 sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut *writing).await.unwrap();
             assert_eq!(mode, "wal");
@@ -95,5 +114,14 @@ mod tests {
         let rows: i64 =
             sqlx::query_scalar("SELECT COUNT(*) FROM t").fetch_one(store.readers()).await.unwrap();
         assert_eq!(rows, 2);
+    }
+    #[tokio::test]
+    async fn a_file_that_others_can_read_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.db");
+        Store::open(&path, "").await.unwrap().close().await;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        let error = Store::open(&path, "").await.unwrap_err().to_string();
+        assert!(error.contains("chmod 600"), "{error}");
     }
 }

@@ -142,8 +142,7 @@ impl Wanted {
 
     fn settings(&self, store: &CertificateStore, chosen: &StoredCertificate) -> TlsSettings {
         let trust = self.trust(store);
-        let mut settings =
-            TlsSettings::with_trust(&chosen.certificate, &chosen.key, trust);
+        let mut settings = TlsSettings::with_trust(&chosen.certificate, &chosen.key, trust);
         settings.client_certificate = self.client_certificate;
         settings
     }

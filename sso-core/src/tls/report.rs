@@ -163,7 +163,8 @@ impl TlsReloader {
             format!("the reload of {when} failed, what was loaded before is in use: {error}")
         });
         let certificates = status.certificates.iter().filter_map(|it| it.warning(now));
-        let lists = status.lists.iter().filter_map(|it| it.warning(now));
+        let in_use = status.revocation != RevocationPolicy::Off;
+        let lists = status.lists.iter().filter(|_| in_use).filter_map(|it| it.warning(now));
         let gap = self.current().material.gap.clone();
         let leniency = self.leniency().map(str::to_owned);
         let all = failure.into_iter().chain(certificates).chain(lists).chain(gap);

@@ -13,7 +13,6 @@ use sso_core::{
 use tokio::net::TcpListener;
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::Connected as _;
 
 /// Gives out connections whose handshake is done. What peers send that is no handshake never gets here.
 pub(super) struct Door {
@@ -23,12 +22,7 @@ pub(super) struct Door {
 
 /// Who is at the other end.
 #[derive(Clone, Debug)]
-pub(super) enum Visitor {
-    /// This one.
-    Peer(Peer),
-    /// Nobody: what a listener says of its own end.
-    Nobody,
-}
+pub(super) struct Visitor(pub(super) Peer);
 
 impl Door {
     pub(super) async fn open(
@@ -49,14 +43,14 @@ impl Door {
 
 impl Listener for Door {
     type Io = Connection;
-    type Addr = Visitor;
+    type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (Connection, Visitor) {
+    async fn accept(&mut self) -> (Connection, SocketAddr) {
         loop {
             match self.incoming.next().await {
                 Some(Ok(connection)) => {
-                    let peer = connection.connect_info();
-                    return (connection, Visitor::Peer(peer));
+                    let addr = connection.peer().addr;
+                    return (connection, addr);
                 }
                 Some(Err(error)) => tracing::warn!(%error, "a connection is lost"),
                 // The door is closed for good; the server is told by its own token.
@@ -65,13 +59,13 @@ impl Listener for Door {
         }
     }
 
-    fn local_addr(&self) -> io::Result<Visitor> {
-        Ok(Visitor::Nobody)
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.addr)
     }
 }
 
 impl Connected<IncomingStream<'_, Door>> for Visitor {
     fn connect_info(stream: IncomingStream<'_, Door>) -> Self {
-        stream.remote_addr().clone()
+        Self(stream.io().peer().clone())
     }
 }

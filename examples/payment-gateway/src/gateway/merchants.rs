@@ -135,28 +135,31 @@ impl Gate {
         Ok(Self { key, verified: Mutex::default() })
     }
 
-    /// Whether the value shown is that of the merchant. May take as long as an Argon2id: call it where
-    /// blocking is allowed.
+    /// Whether the value shown was verified to be that of the merchant before.
+    pub(super) fn remembers(&self, merchant: &Merchant, kept: &Kept, shown: &Shown) -> bool {
+        let mark = self.mark(kept, shown);
+        let known = self.remembered().get(&merchant.name).copied();
+        shown.scheme() == merchant.scheme && known.is_some_and(|known| known.ct_eq(&mark).into())
+    }
+
+    /// Whether the value shown is that of the merchant. Takes as long as an Argon2id, and its memory:
+    /// call it where blocking is allowed, and a few times at once only.
     pub(super) fn admits(&self, merchant: &Merchant, kept: &Kept, shown: &Shown) -> bool {
-        if shown.scheme() != merchant.scheme {
-            return false;
+        let fits = shown.scheme() == merchant.scheme && kept.fits(shown.value());
+        if fits {
+            self.remembered().insert(merchant.name.clone(), self.mark(kept, shown));
         }
+        fits
+    }
+
+    fn mark(&self, kept: &Kept, shown: &Shown) -> [u8; HASH] {
         let mut digest = Sha256::new_with_prefix(self.key);
         // A new password has a new salt, so what was remembered of the old one is worth nothing.
         digest.update(&kept.salt);
         digest.update(&kept.hash);
         // Expose: it is hashed.
         digest.update(shown.value().expose());
-        let mark: [u8; HASH] = digest.finalize().into();
-        let known = self.remembered().get(&merchant.name).copied();
-        if known.is_some_and(|known| known.ct_eq(&mark).into()) {
-            return true;
-        }
-        let fits = kept.fits(shown.value());
-        if fits {
-            self.remembered().insert(merchant.name.clone(), mark);
-        }
-        fits
+        digest.finalize().into()
     }
 
     fn remembered(&self) -> std::sync::MutexGuard<'_, HashMap<String, [u8; HASH]>> {
@@ -200,6 +203,7 @@ mod tests {
         let kept = Kept::of(&secret("right")).unwrap();
         let bearer = |value: &str| Shown::Bearer(secret(value));
         let basic = Shown::Basic { user: "agency-north".into(), password: secret("right") };
+        assert!(!gate.remembers(&merchant(Scheme::Bearer), &kept, &bearer("right")));
         for _ in 0..2 {
             assert!(gate.admits(&merchant(Scheme::Bearer), &kept, &bearer("right")));
             assert!(!gate.admits(&merchant(Scheme::Bearer), &kept, &bearer("wrong")));
@@ -207,7 +211,12 @@ mod tests {
         }
         assert!(gate.admits(&merchant(Scheme::Basic), &kept, &basic));
 
+        assert!(gate.remembers(&merchant(Scheme::Basic), &kept, &basic));
+        assert!(!gate.remembers(&merchant(Scheme::Bearer), &kept, &basic));
+        assert!(!gate.remembers(&merchant(Scheme::Basic), &kept, &bearer("wrong")));
+
         let replaced = Kept::of(&secret("new")).unwrap();
+        assert!(!gate.remembers(&merchant(Scheme::Bearer), &replaced, &bearer("right")));
         assert!(!gate.admits(&merchant(Scheme::Bearer), &replaced, &bearer("right")));
         assert!(gate.admits(&merchant(Scheme::Bearer), &replaced, &bearer("new")));
         assert!(!format!("{kept:?}").contains("right"));

@@ -5,15 +5,14 @@ use std::{
     time::Duration,
 };
 
-use sso_client::integration::RetryPlan;
-use sso_core::{
-    clock::Clock,
-    tls::{TlsReason, TlsReloader},
-};
+use sso_core::{clock::Clock, connector::tls_words, tls::TlsReloader};
 use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::ledger::{Ledger, Outgoing};
+use super::{
+    ledger::{Ledger, Outgoing},
+    pauses::Pauses,
+};
 
 /// What a notification is sent as.
 pub(crate) const CONTENT_TYPE: &str = "application/jose";
@@ -28,7 +27,7 @@ const REST: Duration = Duration::from_secs(1);
 pub(super) struct Notifier {
     pub(super) ledger: Ledger,
     pub(super) poster: Poster,
-    pub(super) retry: RetryPlan,
+    pub(super) pauses: Pauses,
     pub(super) news: Arc<Notify>,
     pub(super) clock: Clock,
 }
@@ -76,8 +75,7 @@ impl Notifier {
             Err(problem) => {
                 metrics::counter!("payment_gateway_notifications_total", "outcome" => "refused")
                     .increment(1);
-                let made = outgoing.attempts.saturating_add(1);
-                let pause = self.retry.pause(made).unwrap_or(self.retry.most);
+                let pause = self.pauses.after(outgoing.attempts.saturating_add(1));
                 tracing::warn!(
                     id = %outgoing.id, problem, ?pause, "nobody takes a notification; it is posted again"
                 );
@@ -142,19 +140,18 @@ impl Poster {
     }
 }
 
-/// The deepest cause, with the reason in front where TLS has one: the outer ones only say that sending
-/// failed.
+/// What went wrong: of TLS with its reason in front, else the deepest cause, as the outer ones only say
+/// that sending failed.
 fn words(error: &(dyn std::error::Error + 'static)) -> String {
-    let (mut reason, mut words, mut next) = (None, error.to_string(), Some(error));
+    let (mut words, mut next) = (error.to_string(), Some(error));
     while let Some(error) = next {
+        if let Some(tls) = tls_error(error) {
+            return tls_words(tls);
+        }
         words = error.to_string();
-        reason = reason.or_else(|| tls_error(error).and_then(TlsReason::of));
         next = error.source();
     }
-    match reason {
-        Some(reason) => format!("{}: {words}", reason.as_str()),
-        None => words,
-    }
+    words
 }
 
 /// An error of the TLS library, also where it travels inside of one of input and output.

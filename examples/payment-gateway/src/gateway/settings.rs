@@ -7,13 +7,14 @@ use std::{
 };
 
 use serde::Deserialize;
-use sso_client::integration::RetryPlan;
 use sso_core::{
     process::ProcessSettings,
     settings::{self, SettingsError},
     telemetry::TelemetrySettings,
     tls::TlsSettings,
 };
+
+use super::pauses::Pauses;
 
 /// Days a payment number is good for, at most.
 const VALID_DAYS_MAX: u16 = 365;
@@ -38,7 +39,7 @@ pub struct Settings {
     /// How long one post of a notification may take.
     pub notify_timeout: Duration,
     /// The pauses between posts of a notification that nobody acknowledges.
-    pub notify_retry: RetryPlan,
+    pub notify_pauses: Pauses,
     /// Certificate and lists, for both directions.
     pub tls: TlsSettings,
     /// Log.
@@ -112,11 +113,9 @@ impl Settings {
             valid: time::Duration::days(file.valid_days.into()),
             signing_key: base.join(file.signing_key),
             notify_timeout: Duration::from_secs(file.notify.timeout_seconds.max(1)),
-            notify_retry: RetryPlan {
+            notify_pauses: Pauses {
                 first: Duration::from_millis(file.notify.retry_first_ms.max(1)),
-                factor: 2,
                 most: Duration::from_secs(file.notify.retry_most_seconds.max(1)),
-                attempts: None,
             },
             tls: file.tls.resolve(&base),
             telemetry: file.telemetry,
@@ -145,7 +144,7 @@ mod tests {
         let settings = load(GOOD).unwrap();
         assert_eq!(settings.valid, time::Duration::days(14));
         assert!(settings.database.is_absolute());
-        assert_eq!(settings.notify_retry.pause(u32::MAX).map(|it| it.as_secs() <= 300), Some(true));
+        assert_eq!(settings.notify_pauses.most.as_secs(), 300);
     }
 
     #[test]

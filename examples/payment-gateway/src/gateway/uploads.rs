@@ -12,6 +12,7 @@ use axum::{
 };
 use sso_core::{clock::Clock, peer::PeerCertificate, tls::TlsReloader};
 use time::Duration;
+use tokio::sync::Semaphore;
 
 use super::{
     ledger::{Ledger, Uploaded},
@@ -26,10 +27,15 @@ use crate::{
 
 /// What is said of a certificate that was good when the connection was opened.
 const CERTIFICATE_REFUSED: &str = "CERTIFICATE_REFUSED";
+/// How many credentials are looked at at once; each takes 19 MiB for a moment.
+pub(super) const VERIFIED_AT_ONCE: usize = 4;
+
 /// What uploads need.
 pub(super) struct Uploads {
     pub(super) ledger: Ledger,
     pub(super) gate: Arc<Gate>,
+    /// Places for those whose credentials are looked at.
+    pub(super) verifying: Arc<Semaphore>,
     pub(super) tls: Arc<TlsReloader>,
     pub(super) valid: Duration,
     pub(super) clock: Clock,
@@ -127,9 +133,21 @@ impl Uploads {
         let mut merchants =
             self.ledger.merchants(&names).await.map_err(|error| Refusal::store(&error))?;
         merchants.retain(|(it, _)| shown.user().is_none_or(|user| user == it.name));
+        let known = merchants.iter().find(|(it, kept)| self.gate.remembers(it, kept, &shown));
+        if let Some((merchant, _)) = known {
+            return Ok(merchant.clone());
+        }
+        // Argon2id takes its time and its memory, on purpose: not of everybody at once.
+        let Ok(place) = Arc::clone(&self.verifying).try_acquire_owned() else {
+            return Err(Refusal::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "TOO_MANY_LOGONS",
+                "too many credentials are looked at at this moment: try again later",
+            ));
+        };
         let gate = Arc::clone(&self.gate);
-        // Argon2id takes its time, on purpose.
         let found = tokio::task::spawn_blocking(move || {
+            let _place = place;
             merchants.into_iter().find(|(merchant, kept)| gate.admits(merchant, kept, &shown))
         });
         match found.await {
@@ -149,9 +167,7 @@ impl Uploads {
     fn certificate<'v>(&self, visitor: &'v Visitor) -> Result<&'v PeerCertificate, Refusal> {
         let refused =
             |message: String| Refusal::new(StatusCode::FORBIDDEN, CERTIFICATE_REFUSED, message);
-        let Visitor::Peer(peer) = visitor else {
-            return Err(refused("the connection has no peer".to_owned()));
-        };
+        let Visitor(peer) = visitor;
         peer.still_trusted(&self.tls)
             .map_err(|reason| refused(format!("the certificate is no longer good: {reason}")))?;
         peer.certificate

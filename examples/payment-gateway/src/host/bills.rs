@@ -23,7 +23,8 @@ use axum::{
 use sso_client::{
     Client, ClientError,
     integration::{
-        Followed, HttpsPeer, ListenerControl, MessageContext, Parties, SendPort, SignOn,
+        Again, Followed, HttpsPeer, ListenerControl, MessageContext, Parties, SendPort, SignOn,
+        redeem,
     },
 };
 use sso_core::{clock::Clock, secret::SecretText};
@@ -31,7 +32,7 @@ use tokio::sync::Notify;
 
 use super::{
     agreement::Agreement,
-    outbox::{Known, Outbox, Standing},
+    outbox::{BillStatus, Known, Outbox},
 };
 use crate::{
     bill::Bill,
@@ -48,6 +49,8 @@ pub(super) struct Bills {
     pub(super) sso: Client,
     /// Names the application that tickets are for.
     pub(super) upload: Followed<SendPort>,
+    /// The applications that tickets are redeemed for at all.
+    pub(super) applications: Vec<String>,
     pub(super) parties: Followed<Parties>,
     pub(super) agreement: Followed<Agreement>,
     pub(super) control: ListenerControl,
@@ -83,7 +86,7 @@ async fn handle(
     let outcome = if answer.is_ok() { "answered" } else { "refused" };
     metrics::counter!("payment_host_bills_total", "outcome" => outcome).increment(1);
     match answer {
-        Ok((status, standing)) => json(status, &standing),
+        Ok((code, status)) => json(code, &status),
         Err(refusal) => {
             tracing::warn!(
                 peer = %peer.addr(), error = refusal.error, words = %refusal.message,
@@ -94,13 +97,13 @@ async fn handle(
     }
 }
 
-type Answer = Result<(StatusCode, Standing), Refusal>;
+type Answer = Result<(StatusCode, BillStatus), Refusal>;
 
 impl Bills {
     async fn tell(&self, peer: &HttpsPeer, number: &str) -> Answer {
         let party = self.portal(peer)?;
         match self.outbox.find(&party, number).await.map_err(|error| Refusal::store(&error))? {
-            Some(known) => Ok((StatusCode::OK, known.standing)),
+            Some(known) => Ok((StatusCode::OK, known.status)),
             None => Err(Refusal::new(
                 StatusCode::NOT_FOUND,
                 "BILL_UNKNOWN",
@@ -123,16 +126,16 @@ impl Bills {
             self.outbox.accept(&party, &bill, &context, self.clock.now()).await.map_err(store)?;
         same(&accepted, &bill)?;
         self.news.notify_one();
-        let (key, number) = (accepted.standing.key, &bill.number);
+        let (key, number) = (accepted.status.key, &bill.number);
         tracing::info!(party, %key, number, originator = accepted.originator, "a bill is accepted");
-        Ok((StatusCode::ACCEPTED, accepted.standing))
+        Ok((StatusCode::ACCEPTED, accepted.status))
     }
 
     /// A bill that was handed in before. Costs no ticket unless the bill needs one.
     async fn again(&self, known: Known, bill: &Bill, headers: &HeaderMap) -> Answer {
         same(&known, bill)?;
-        if !known.standing.state.resumes() {
-            return Ok((StatusCode::OK, known.standing));
+        if !known.status.state.resumes() {
+            return Ok((StatusCode::OK, known.status));
         }
         let context = self.sign_on(headers).await?;
         let originator = context.sign_on().map(SignOn::originator).unwrap_or_default();
@@ -143,14 +146,29 @@ impl Bills {
                 "the bill was handed in for another user: only that user sets it going again",
             ));
         }
-        let key = known.standing.key;
+        if headers.contains_key(TICKET) {
+            self.prove(&context).await?;
+        }
+        let key = known.status.key;
         let store = |error: sqlx::Error| Refusal::store(&error);
         self.outbox.resume(key, &context, self.clock.now()).await.map_err(store)?;
         self.news.notify_one();
         tracing::info!(%key, number = bill.number, "a bill is on its way again, with a new sign-on");
         let state = super::outbox::State::Waiting;
-        let standing = Standing { state, attempts: 0, problem: String::new(), ..known.standing };
-        Ok((StatusCode::ACCEPTED, standing))
+        let status = BillStatus { state, attempts: 0, problem: String::new(), ..known.status };
+        Ok((StatusCode::ACCEPTED, status))
+    }
+
+    /// Whether a ticket that was handed over is that of the originator. A new bill may wait for that: it
+    /// is nobody's yet. One that is known must not be set going by a ticket of somebody else.
+    async fn prove(&self, context: &MessageContext) -> Result<(), Refusal> {
+        match redeem(&self.sso, &self.upload.current(), &self.applications, context).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.again() == Again::Later => {
+                Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "NO_TICKET", error))
+            }
+            Err(error) => Err(Refusal::new(StatusCode::FORBIDDEN, "SIGN_ON_INVALID", error)),
+        }
     }
 
     /// The party behind the certificate, if it may hand in bills.

@@ -100,7 +100,7 @@ impl State {
 
 /// A bill as others may see it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub(super) struct Standing {
+pub(super) struct BillStatus {
     pub(super) key: BillKey,
     pub(super) number: String,
     pub(super) state: State,
@@ -116,7 +116,7 @@ pub(super) struct Standing {
 /// A bill that was handed in before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Known {
-    pub(super) standing: Standing,
+    pub(super) status: BillStatus,
     pub(super) bill: Bill,
     pub(super) originator: String,
 }
@@ -229,7 +229,7 @@ impl Outbox {
         known(&row)
     }
 
-    /// Sets a bill going again, with a new sign-on. Whether it was standing still.
+    /// Sets a bill going again, with a new sign-on. Whether it was status still.
     pub(super) async fn resume(
         &self,
         key: BillKey,
@@ -279,8 +279,8 @@ impl Outbox {
         writing.commit().await
     }
 
-    /// The gateway has it. The ticket is not needed any more, and is wiped. Whether the number is the
-    /// one that was known, if one was.
+    /// The gateway has it. The ticket is not needed any more, and is wiped. `false`: nothing was
+    /// changed, as the bill has another number already, or another bill has this one.
     pub(super) async fn uploaded(
         &self,
         key: BillKey,
@@ -298,9 +298,15 @@ impl Outbox {
         .bind(merchant)
         .bind(key.to_string())
         .execute(&mut *writing)
-        .await?;
-        writing.commit().await?;
-        Ok(changed.rows_affected() > 0)
+        .await;
+        match changed {
+            Ok(changed) => {
+                writing.commit().await?;
+                Ok(changed.rows_affected() > 0)
+            }
+            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// One attempt in vain; another one follows after the pause.
@@ -362,8 +368,11 @@ impl Outbox {
         if let Some(what) = contradiction(&known, merchant.as_deref(), notification) {
             return Ok(Noted::Contradiction(what));
         }
+        if is_of_another(&mut writing, notification).await? {
+            return Ok(Noted::Contradiction("the payment number is that of another bill"));
+        }
         note(&mut writing, party, notification, now).await?;
-        let before = known.standing.state == State::Paid;
+        let before = known.status.state == State::Paid;
         if !before {
             book(&mut writing, notification).await?;
         }
@@ -395,6 +404,18 @@ impl Outbox {
         .fetch_all(self.store.readers())
         .await
     }
+}
+
+async fn is_of_another(
+    writing: &mut Writing,
+    notification: &Notification,
+) -> Result<bool, sqlx::Error> {
+    let other = sqlx::query("SELECT 1 FROM bill WHERE payment_number = $1 AND bill_key <> $2")
+        .bind(notification.payment_number.as_str())
+        .bind(notification.bill.to_string())
+        .fetch_optional(&mut **writing)
+        .await?;
+    Ok(other.is_some())
 }
 
 async fn note(
@@ -447,7 +468,7 @@ fn contradiction(
     merchant: Option<&str>,
     notification: &Notification,
 ) -> Option<&'static str> {
-    let number = known.standing.payment_number.as_deref();
+    let number = known.status.payment_number.as_deref();
     if number.is_some_and(|number| number != notification.payment_number.as_str()) {
         return Some("the payment number is another one than the bill got");
     }
@@ -465,7 +486,7 @@ fn known(row: &SqliteRow) -> Result<Known, sqlx::Error> {
     let state: &str = row.try_get("state")?;
     let state = State::ALL.into_iter().find(|it| it.as_str() == state);
     Ok(Known {
-        standing: Standing {
+        status: BillStatus {
             key: row.try_get::<&str, _>("bill_key")?.parse().map_err(damaged)?,
             number: row.try_get("number")?,
             state: state.ok_or_else(|| damaged("state"))?,

@@ -126,8 +126,9 @@ impl Sender {
             next: Next::SetAside(State::NeedsSignOn),
             problem: error.to_string(),
         })?;
-        let redeemed =
-            redeem(&self.sso, &port, &self.applications, context).await.map_err(|error| of_redeem(&error))?;
+        let redeemed = redeem(&self.sso, &port, &self.applications, context)
+            .await
+            .map_err(|error| of_redeem(&error))?;
         let call = Call::post(PATH)
             .header(KEY_HEADER, &waiting.key.to_string())
             .body("application/json", waiting.bill.to_json());
@@ -161,7 +162,10 @@ impl Sender {
             tracing::info!(%key, %number, merchant, "a bill is uploaded");
             return Ok(());
         }
-        let problem = format!("the gateway answers with {number}, and the bill has another number");
+        let problem = format!(
+            "the gateway answers with {number}, which is the number of another bill, or this one has \
+             another"
+        );
         tracing::error!(%key, problem, "a bill is set aside");
         self.outbox.set_aside(key, State::Rejected, &problem).await
     }

@@ -15,7 +15,10 @@ use rand::TryRng as _;
 use reqwest::StatusCode;
 use sqlx::{Connection as _, Row as _, SqliteConnection, sqlite::SqliteConnectOptions};
 
-use crate::stage::{Bank, Portal, Program, Stage};
+use crate::{
+    peers::{Bank, Portal},
+    stage::{Program, Stage},
+};
 
 /// How often something is killed at least, and how many bills there are at least.
 const KILLS: usize = 20;

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod kills;
 #[cfg(test)]
+mod peers;
+#[cfg(test)]
 mod stage;
 #[cfg(test)]
 mod story;

@@ -4,7 +4,6 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::Arc,
     time::Duration,
 };
 
@@ -16,14 +15,11 @@ use sso_client::{
     certificates::{Authority, Request, Role},
     development::{Options, ReservedPort, TOKEN_AUDIENCE, TOKEN_DOMAIN, TOKEN_ISSUER},
 };
-use sso_core::{
-    clock::Clock,
-    peer::PeerCertificate,
-    settings::write_private,
-    tls::{Application, TlsReloader, TlsSettings},
-};
+use sso_core::{clock::Clock, peer::PeerCertificate, settings::write_private};
 use sso_tests::system::{Database, System, eventually};
 use tempfile::TempDir;
+
+use crate::peers::{Bank, Portal, client, read};
 
 /// Long, as many tests share few cores.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
@@ -96,7 +92,7 @@ impl Stage {
             host_operations: port(),
         };
         certificates(&folder.path().join("certificates"));
-        let portal = portal(&folder.path().join("certificates"));
+        let portal = client(&folder.path().join("certificates"), "portal");
         let stage = Self {
             system,
             ports,
@@ -404,17 +400,22 @@ impl Stage {
         jsonwebtoken::encode(&header, &claims, &self.issuer).expect("signed")
     }
 
+    /// A ticket of this user.
+    pub(crate) fn ticket(&self, user: &str) -> String {
+        let token = self.write("token", &self.token(user));
+        let token = token.to_str().expect("UTF-8");
+        let issued = self.system.sso_ok("host", &["ticket", "issue", "--user-token-file", token]);
+        issued.trim().to_owned()
+    }
+
     pub(crate) fn portal(&self) -> Portal {
-        Portal {
-            client: self.portal.clone(),
-            bills: format!("https://127.0.0.1:{}/bills", self.ports.bills.number()),
-            token: self.token("ann"),
-        }
+        let bills = format!("https://127.0.0.1:{}/bills", self.ports.bills.number());
+        Portal::new(self.portal.clone(), bills, self.token("ann"))
     }
 
     pub(crate) fn bank(&self) -> Bank {
         let payments = format!("http://127.0.0.1:{}/payments", self.ports.bank.number());
-        Bank { client: self.plain.clone(), payments }
+        Bank::new(self.plain.clone(), payments)
     }
 
     /// Posts something to the receive location for notifications, as this party.
@@ -439,83 +440,11 @@ impl Drop for Stage {
     }
 }
 
-/// Hands in bills.
-#[derive(Clone)]
-pub(crate) struct Portal {
-    client: reqwest::Client,
-    bills: String,
-    pub(crate) token: String,
-}
-
-impl Portal {
-    /// Hands in a bill for the user of the token. An error: no answer.
-    pub(crate) async fn hand_in(
-        &self,
-        number: &str,
-    ) -> Result<(StatusCode, Value), reqwest::Error> {
-        let request = self.client.post(&self.bills).bearer_auth(&self.token).body(bill(number));
-        Ok(read(request.send().await?).await)
-    }
-
-    /// Hands in a bill with a ticket that the user had issued.
-    pub(crate) async fn hand_in_with(
-        &self,
-        number: &str,
-        headers: &[(&str, &str)],
-    ) -> (StatusCode, Value) {
-        let mut request = self.client.post(&self.bills).body(bill(number));
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        read(request.send().await.expect("an answer")).await
-    }
-
-    pub(crate) async fn look(&self, number: &str) -> Option<Value> {
-        let answer = self.client.get(format!("{}/{number}", self.bills)).send().await.ok()?;
-        let (status, value) = read(answer).await;
-        (status == StatusCode::OK).then_some(value)
-    }
-}
-
-/// Says what was paid.
-#[derive(Clone)]
-pub(crate) struct Bank {
-    client: reqwest::Client,
-    payments: String,
-}
-
-impl Bank {
-    pub(crate) async fn pay(&self, number: &str) -> Result<(StatusCode, Value), reqwest::Error> {
-        let request = self.client.post(format!("{}/{number}", self.payments));
-        Ok(read(request.send().await?).await)
-    }
-
-    /// Has the notification posted once more.
-    pub(crate) async fn repeat(&self, number: &str) -> Result<(StatusCode, Value), reqwest::Error> {
-        let request = self.client.post(format!("{}/{number}/notification", self.payments));
-        Ok(read(request.send().await?).await)
-    }
-}
-
 const GATEWAY: &str = env!("CARGO_BIN_EXE_payment-gateway");
 const HOST: &str = env!("CARGO_BIN_EXE_payment-host");
 
 pub(crate) fn account(user: &str) -> String {
     format!(r"{TOKEN_DOMAIN}\{user}")
-}
-
-pub(crate) fn bill(number: &str) -> String {
-    let bill = json!({
-        "number": number, "amount_minor": 12_990, "currency": "EUR", "payer": "Ann Example",
-        "purpose": "Car insurance",
-    });
-    bill.to_string()
-}
-
-async fn read(answer: reqwest::Response) -> (StatusCode, Value) {
-    let status = answer.status();
-    let text = answer.text().await.unwrap_or_default();
-    (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
 }
 
 /// One authority, and a certificate for each program and party.
@@ -544,23 +473,6 @@ fn thumbprint(folder: &Path, name: &str) -> String {
     use rustls::pki_types::{CertificateDer, pem::PemObject as _};
     let der = CertificateDer::from_pem_file(folder.join(format!("{name}.crt"))).expect("PEM");
     PeerCertificate::parse(&der).expect("a certificate").thumbprint_sha256
-}
-
-/// An HTTPS client that shows the certificate of this name.
-fn client(folder: &Path, name: &str) -> reqwest::Client {
-    let file = |ending: &str| folder.join(format!("{name}.{ending}"));
-    let settings = TlsSettings::new(file("crt"), file("key"), folder.join("ca.crt"));
-    let tls: Arc<TlsReloader> =
-        TlsReloader::load_for(&settings, Application::Http, Clock::System).expect("certificates");
-    reqwest::Client::builder()
-        .tls_backend_preconfigured(rustls::ClientConfig::clone(&tls.client_config()))
-        .timeout(Duration::from_secs(20))
-        .build()
-        .expect("a client")
-}
-
-fn portal(folder: &Path) -> reqwest::Client {
-    client(folder, "portal")
 }
 
 fn tail(text: &str) -> String {

@@ -103,13 +103,8 @@ async fn who_may_not_is_told_why() {
 async fn a_ticket_of_the_user_will_do() {
     let stage = Stage::start().await;
     let portal = stage.portal();
-    let token = stage.file("token");
-    sso_core::settings::write_private(&token, stage.token("ann").as_bytes(), true)
-        .expect("written");
-    let token = token.to_str().expect("UTF-8");
-    let issue = ["ticket", "issue", "--user-token-file", token];
-    let ticket = stage.system.sso_ok("host", &issue);
-    let ticket = ticket.trim();
+    let ticket = stage.ticket("ann");
+    let ticket = ticket.as_str();
 
     let ann = account("ann");
     let right = [("SSOTicket", ticket), ("OriginatorSID", ann.as_str())];
@@ -123,6 +118,24 @@ async fn a_ticket_of_the_user_will_do() {
     let (status, answer) = portal.hand_in_with("POL-2", &wrong).await;
     assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
     held_up(&stage, "POL-2", "TICKET_SENDER_MISMATCH").await;
+
+    // Nor does it set a bill going that stands still.
+    stage.unmap("ann");
+    let (status, answer) = portal.hand_in_with("POL-3", &right).await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
+    held_up(&stage, "POL-3", "MAPPING_NOT_FOUND").await;
+    stage.map("ann", PASSWORD);
+    arrived(&stage, "POL-3", "needs sign-on").await;
+    stage.map("bob", PASSWORD);
+    let foreign = stage.ticket("bob");
+    let stolen = [("SSOTicket", foreign.as_str()), ("OriginatorSID", ann.as_str())];
+    let (status, answer) = portal.hand_in_with("POL-3", &stolen).await;
+    assert_eq!((status, text(&answer["error"])), (StatusCode::FORBIDDEN, "SIGN_ON_INVALID"));
+    let own = stage.ticket("ann");
+    let own = [("SSOTicket", own.as_str()), ("OriginatorSID", ann.as_str())];
+    let (status, answer) = portal.hand_in_with("POL-3", &own).await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
+    arrived(&stage, "POL-3", "uploaded").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

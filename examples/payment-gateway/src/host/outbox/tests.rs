@@ -33,7 +33,7 @@ fn context() -> MessageContext {
 }
 
 async fn accept(outbox: &Outbox, number: &str) -> BillKey {
-    outbox.accept("portal", &bill(number), &context(), NOW).await.unwrap().standing.key
+    outbox.accept("portal", &bill(number), &context(), NOW).await.unwrap().status.key
 }
 
 fn answer() -> Receipt {
@@ -57,8 +57,8 @@ fn notification(key: BillKey, number: &PaymentNumber) -> Notification {
     }
 }
 
-async fn standing(outbox: &Outbox, number: &str) -> Standing {
-    outbox.find("portal", number).await.unwrap().unwrap().standing
+async fn status(outbox: &Outbox, number: &str) -> BillStatus {
+    outbox.find("portal", number).await.unwrap().unwrap().status
 }
 
 async fn bookings(outbox: &Outbox) -> i64 {
@@ -73,12 +73,12 @@ async fn a_bill_keeps_its_key_however_often_it_is_handed_in() {
     assert_eq!(accept(&outbox, "1").await, key);
     assert_ne!(accept(&outbox, "2").await, key);
     let elsewhere = outbox.accept("second", &bill("1"), &context(), NOW).await.unwrap();
-    assert_ne!(elsewhere.standing.key, key, "numbers are those of a party");
+    assert_ne!(elsewhere.status.key, key, "numbers are those of a party");
     outbox.close().await;
 
     let outbox = Outbox::open(&folder.path().join("host.db")).await.unwrap();
     let known = outbox.find("portal", "1").await.unwrap().unwrap();
-    assert_eq!((known.standing.key, known.standing.state), (key, State::Waiting));
+    assert_eq!((known.status.key, known.status.state), (key, State::Waiting));
     assert_eq!((known.bill, known.originator.as_str()), (bill("1"), r"WEB\ann"));
     assert_eq!(outbox.find("third", "1").await.unwrap(), None);
 }
@@ -109,7 +109,7 @@ async fn the_ticket_stays_until_the_gateway_has_the_bill() {
         .await
         .unwrap();
     assert_eq!(kept, None, "the ticket is wiped");
-    let known = standing(&outbox, "1").await;
+    let known = status(&outbox, "1").await;
     assert_eq!(known.payment_number.as_deref(), Some(answer.payment_number.as_str()));
     assert!(known.problem.is_empty());
 }
@@ -121,8 +121,21 @@ async fn another_number_for_an_uploaded_bill_is_not_taken() {
     let first = answer();
     assert!(outbox.uploaded(key, "agency-north", &first).await.unwrap());
     assert!(!outbox.uploaded(key, "agency-north", &answer()).await.unwrap());
-    let known = standing(&outbox, "1").await;
+    let known = status(&outbox, "1").await;
     assert_eq!(known.payment_number.as_deref(), Some(first.payment_number.as_str()));
+}
+
+#[tokio::test]
+async fn a_number_stands_for_one_bill() {
+    let (_folder, outbox) = outbox().await;
+    let (first, second) = (accept(&outbox, "1").await, accept(&outbox, "2").await);
+    let answer = answer();
+    assert!(outbox.uploaded(first, "agency-north", &answer).await.unwrap());
+    assert!(!outbox.uploaded(second, "agency-north", &answer).await.unwrap());
+    let noted = outbox.paid("gateway", &notification(second, &answer.payment_number), NOW).await;
+    assert!(matches!(noted.unwrap(), Noted::Contradiction(_)));
+    assert_eq!(status(&outbox, "2").await.state, State::Waiting);
+    assert_eq!(bookings(&outbox).await, 0);
 }
 
 #[tokio::test]
@@ -133,7 +146,7 @@ async fn a_bill_without_sign_on_stands_still_until_it_is_handed_in_again() {
     for state in [State::NeedsSignOn, State::GivenUp] {
         outbox.set_aside(key, state, "why").await.unwrap();
         assert!(outbox.due(NOW + Duration::DAY, 10).await.unwrap().is_empty());
-        let known = standing(&outbox, "1").await;
+        let known = status(&outbox, "1").await;
         assert_eq!((known.state, known.problem.as_str()), (state, "why"));
         assert!(known.state.resumes());
         assert!(outbox.resume(key, &context(), NOW).await.unwrap());
@@ -158,7 +171,7 @@ async fn a_bill_is_paid_once_by_however_many_notifications() {
     let other_id = notification(key, &answer.payment_number);
     assert_eq!(outbox.paid("gateway", &other_id, NOW).await.unwrap(), Noted::Before);
     assert_eq!(bookings(&outbox).await, 1);
-    assert_eq!(standing(&outbox, "1").await.state, State::Paid);
+    assert_eq!(status(&outbox, "1").await.state, State::Paid);
     let counts = outbox.counts().await.unwrap();
     assert!(counts.contains(&("paid", 1)) && counts.contains(&("waiting", 0)));
 }
@@ -191,11 +204,11 @@ async fn a_notification_may_be_quicker_than_the_answer() {
     assert_eq!(outbox.paid("gateway", &told, NOW).await.unwrap(), Noted::Now);
     assert!(outbox.due(NOW + Duration::DAY, 10).await.unwrap().is_empty(), "nothing to send");
     assert!(outbox.uploaded(key, "agency-north", &answer).await.unwrap());
-    let known = standing(&outbox, "1").await;
+    let known = status(&outbox, "1").await;
     assert_eq!(known.state, State::Paid);
     outbox.postpone(key, NOW, "late").await.unwrap();
     outbox.set_aside(key, State::Rejected, "late").await.unwrap();
-    assert_eq!(standing(&outbox, "1").await, known, "paid stays paid");
+    assert_eq!(status(&outbox, "1").await, known, "paid stays paid");
 }
 
 #[tokio::test]
@@ -217,7 +230,7 @@ async fn what_contradicts_the_bill_changes_nothing() {
         assert!(matches!(noted, Noted::Contradiction(_)), "{wrong:?}: {noted:?}");
     }
     assert_eq!(bookings(&outbox).await, 0);
-    assert_eq!(standing(&outbox, "1").await.state, State::Uploaded);
+    assert_eq!(status(&outbox, "1").await.state, State::Uploaded);
     assert_eq!(outbox.paid("gateway", &good, NOW).await.unwrap(), Noted::Now);
 }
 
