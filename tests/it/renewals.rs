@@ -287,23 +287,20 @@ fn a_hundred_renewals_of_every_certificate_fail_no_request() {
         let stream = watch(renewed.channel()).await;
         (load, old, stream)
     });
-    let (stop, failures) = (Arc::clone(&load.stop), Arc::clone(&load.failures));
+    let failures = Arc::clone(&load.failures);
     let seen = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&seen);
-    load.tasks.spawn_on(
-        async move {
-            while !stop.load(Ordering::Relaxed) {
-                match stream.message().await {
-                    Ok(Some(_)) => counted.fetch_add(1, Ordering::Relaxed),
-                    ended => {
-                        let what = format!("the stream ended: {ended:?}");
-                        return failures.lock().expect("no panic").push(what);
-                    }
-                };
-            }
-        },
-        runtime.handle(),
-    );
+    let watching = runtime.spawn(async move {
+        loop {
+            match stream.message().await {
+                Ok(Some(_)) => counted.fetch_add(1, Ordering::Relaxed),
+                ended => {
+                    let what = format!("the stream ended: {ended:?}");
+                    return failures.lock().expect("no panic").push(what);
+                }
+            };
+        }
+    });
 
     for round in 1..=RENEWALS {
         println!("renewal {round}");
@@ -319,6 +316,7 @@ fn a_hundred_renewals_of_every_certificate_fail_no_request() {
             let _ = renewed.subject.system.sso_ok(WHO, &["status"]);
         }
     }
+    watching.abort();
     load.stop.store(true, Ordering::Relaxed);
     runtime.block_on(async { while load.tasks.join_next().await.is_some() {} });
     assert_eq!(load.failures(), [""; 0]);

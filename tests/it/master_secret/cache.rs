@@ -142,7 +142,7 @@ fn every_file_of_the_master_secret_is_private() {
     let mut seen = String::new();
     for (path, _) in system.files() {
         let mode = fs::metadata(&path).expect("a file").permissions().mode() & 0o777;
-        let public = path.extension().is_some_and(|it| it == "crt" || it == "pub");
+        let public = path.extension().is_some_and(|it| it == "crt" || it == "crl" || it == "pub");
         assert!(public || mode & 0o077 == 0, "{}: {mode:o}", path.display());
         seen.push_str(&path.display().to_string());
     }
