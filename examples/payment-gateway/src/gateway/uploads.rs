@@ -30,6 +30,9 @@ const CERTIFICATE_REFUSED: &str = "CERTIFICATE_REFUSED";
 /// How many credentials are looked at at once; each takes 19 MiB for a moment.
 pub(super) const VERIFIED_AT_ONCE: usize = 4;
 
+/// How long a request waits for its turn.
+const VERIFIED_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// What uploads need.
 pub(super) struct Uploads {
     pub(super) ledger: Ledger,
@@ -133,18 +136,26 @@ impl Uploads {
         let mut merchants =
             self.ledger.merchants(&names).await.map_err(|error| Refusal::store(&error))?;
         merchants.retain(|(it, _)| shown.user().is_none_or(|user| user == it.name));
-        let known = merchants.iter().find(|(it, kept)| self.gate.remembers(it, kept, &shown));
-        if let Some((merchant, _)) = known {
-            return Ok(merchant.clone());
+        let known = |gate: &Gate| {
+            let found = merchants.iter().find(|(it, kept)| gate.remembers(it, kept, &shown));
+            found.map(|(merchant, _)| merchant.clone())
+        };
+        if let Some(merchant) = known(&self.gate) {
+            return Ok(merchant);
         }
         // Argon2id takes its time and its memory, on purpose: not of everybody at once.
-        let Ok(place) = Arc::clone(&self.verifying).try_acquire_owned() else {
+        let place = Arc::clone(&self.verifying).acquire_owned();
+        let Ok(Ok(place)) = tokio::time::timeout(VERIFIED_WITHIN, place).await else {
             return Err(Refusal::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 "TOO_MANY_LOGONS",
                 "too many credentials are looked at at this moment: try again later",
             ));
         };
+        // Of many requests at once with the same credentials one is looked at.
+        if let Some(merchant) = known(&self.gate) {
+            return Ok(merchant);
+        }
         let gate = Arc::clone(&self.gate);
         let found = tokio::task::spawn_blocking(move || {
             let _place = place;
