@@ -22,7 +22,7 @@ use tempfile::TempDir;
 use crate::peers::{Bank, Portal, client, read};
 
 /// Long, as many tests share few cores.
-pub(crate) const SOON: Duration = Duration::from_secs(60);
+pub(crate) const SOON: Duration = Duration::from_secs(180);
 /// The application that tickets are redeemed for.
 pub(crate) const APPLICATION: &str = "PaymentGateway";
 /// The merchant that the users speak for, and its password.

@@ -126,7 +126,6 @@ async fn a_ticket_of_the_user_will_do() {
     held_up(&stage, "POL-3", "MAPPING_NOT_FOUND").await;
     stage.map("ann", PASSWORD);
     arrived(&stage, "POL-3", "needs sign-on").await;
-    stage.map("bob", PASSWORD);
     let foreign = stage.ticket("bob");
     let stolen = [("SSOTicket", foreign.as_str()), ("OriginatorSID", ann.as_str())];
     let (status, answer) = portal.hand_in_with("POL-3", &stolen).await;
