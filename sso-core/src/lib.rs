@@ -21,6 +21,7 @@ pub mod connector;
 pub mod derive;
 pub mod exit;
 pub mod key_ring;
+pub mod lanes;
 pub mod local;
 pub mod memory;
 pub mod officer;
