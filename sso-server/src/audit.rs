@@ -269,7 +269,7 @@ mod tests {
         let audit = Audit { server: "sso-server-1".into(), clock: Clock::System, queue };
         let account = Account::parse("D\\user").unwrap();
         let groups = std::collections::BTreeMap::new();
-        let caller = Caller { account, groups, proof: Proof::Certificate };
+        let caller = Caller::new(account, groups, Proof::Certificate).into();
         let call = Call { caller, request_id: Uuid::nil(), local: true };
         // Nobody writes, then nobody ever will.
         let began = tokio::time::Instant::now();

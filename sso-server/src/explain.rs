@@ -159,7 +159,7 @@ impl Explain {
         let is_group = known.is_none();
         let caller = known.unwrap_or_else(|| alone(account.clone()));
         // As from the machine of the server: where it is asked from is not known.
-        let call = Call { caller, request_id: asker.request_id, local: true };
+        let call = Call { caller: Arc::new(caller), request_id: asker.request_id, local: true };
         let (steps, mapping) = (Vec::new(), None);
         let mut inquiry = Inquiry { access, limited, action, call, application, steps, mapping };
         if is_group {
@@ -188,7 +188,7 @@ impl Explain {
         let action = inquiry.action;
         match action {
             Action::CredentialsReveal => {
-                let caller = inquiry.call.caller.clone();
+                let caller = Arc::clone(&inquiry.call.caller);
                 self.check_own_mapping(inquiry, &caller).await?;
             }
             Action::TicketRedeem => self.check_redeem(inquiry).await?,
@@ -398,7 +398,7 @@ fn purpose(application: &Application) -> Action {
 
 /// An account without its groups.
 fn alone(account: Account) -> Caller {
-    Caller { account, groups: std::collections::BTreeMap::new(), proof: Proof::Certificate }
+    Caller::new(account, std::collections::BTreeMap::new(), Proof::Certificate)
 }
 
 fn group(account: &Account) -> Result<String, Error> {

@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -10,6 +11,7 @@ use serde::Deserialize;
 use sso_core::{
     process::ProcessSettings,
     secret::SecretText,
+    serving::ConnectionAge,
     settings::{self, SettingsError, resolve},
     telemetry::TelemetrySettings,
     tls::{ClientCertificate, TlsSettings},
@@ -44,8 +46,12 @@ pub struct Settings {
     pub operations_listen: Option<SocketAddr>,
     /// Serve `grpc.reflection`.
     pub reflection: bool,
-    /// Requests in work at once; more are refused.
+    /// Requests that wait for something at once; more are refused.
     pub max_requests: usize,
+    /// Threads that serve connections; as many as there are processors if absent.
+    pub lanes: Option<NonZeroUsize>,
+    /// How long connections last.
+    pub connection_age: ConnectionAge,
     /// How long requests in work may go on when the server stops.
     pub stop_grace: Duration,
     /// Certificates.
@@ -84,6 +90,8 @@ struct File {
     reflection: bool,
     #[serde(default = "default_max_requests")]
     max_requests: usize,
+    lanes: Option<NonZeroUsize>,
+    connection_age_seconds: Option<u64>,
     #[serde(default = "default_stop_grace")]
     stop_grace_seconds: u64,
     tls: TlsSettings,
@@ -183,6 +191,8 @@ impl Settings {
             operations_listen: file.operations_listen,
             reflection: file.reflection,
             max_requests: file.max_requests.max(1),
+            lanes: file.lanes,
+            connection_age: connection_age(file.connection_age_seconds),
             stop_grace: Duration::from_secs(file.stop_grace_seconds),
             tls: file.tls.resolve(&base),
             database,
@@ -196,6 +206,15 @@ impl Settings {
             process: file.process,
         })
     }
+}
+
+/// 0 stands for no limit.
+fn connection_age(seconds: Option<u64>) -> ConnectionAge {
+    let default = ConnectionAge::default();
+    let most = seconds.map_or(default.most, |seconds| {
+        Some(Duration::from_secs(seconds)).filter(|most| !most.is_zero())
+    });
+    ConnectionAge { most, ..default }
 }
 
 fn database(

@@ -138,7 +138,7 @@ impl Watcher {
     async fn look(&mut self, news: &News) -> Result<Result<(), Gone>, Error> {
         if news.system || news.everything {
             let caller = &self.call.caller;
-            self.call.caller = self.store.identity.again(caller)?;
+            self.call.caller = Arc::new(self.store.identity.again(caller)?);
         }
         let mut allowed = HashSet::new();
         for (target, id) in self.targets.clone() {
@@ -271,7 +271,7 @@ mod tests {
     fn call(account: &str, groups: BTreeMap<String, String>) -> Call {
         let account = Account::parse(account).unwrap();
         Call {
-            caller: Caller { account, groups, proof: crate::model::Proof::Certificate },
+            caller: Arc::new(Caller::new(account, groups, crate::model::Proof::Certificate)),
             request_id: Uuid::nil(),
             local: true,
         }

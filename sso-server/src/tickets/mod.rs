@@ -201,8 +201,12 @@ impl Tickets {
     }
 
     /// Whom the ticket is for.
-    async fn holder(&self, call: &Call, user_token: Option<&SecretText>) -> Result<Caller, Error> {
-        let Some(token) = user_token else { return Ok(call.caller.clone()) };
+    async fn holder(
+        &self,
+        call: &Call,
+        user_token: Option<&SecretText>,
+    ) -> Result<Arc<Caller>, Error> {
+        let Some(token) = user_token else { return Ok(Arc::clone(&call.caller)) };
         pass_system(&self.access, call, Action::TicketForward)?;
         // Expose: it is verified.
         let user = self.identity.user_of_token(token.expose()).await.map_err(|error| {

@@ -175,11 +175,8 @@ impl Tickets {
             (Some(groups), Some(subject)) if !validity::has_ended(ticket, self.clock.now()) => {
                 let groups = groups.iter().map(|key| (key.clone(), key.clone())).collect();
                 let until = self.clock.now().saturating_add(Duration::minutes(1));
-                let caller = Caller {
-                    account: ticket.account.clone(),
-                    groups: BTreeMap::new(),
-                    proof: Proof::Token { groups, until, subject: subject.clone() },
-                };
+                let proof = Proof::Token { groups, until, subject: subject.clone() };
+                let caller = Caller::new(ticket.account.clone(), BTreeMap::new(), proof);
                 self.identity.again(&caller).ok()
             }
             (Some(_) | None, _) => self.identity.as_known(&ticket.account),
