@@ -313,6 +313,7 @@ async fn build(
             started_at,
             schema_version,
         },
+        cache: settings.cache,
     });
     Ok(Parts {
         house,
