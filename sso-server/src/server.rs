@@ -283,6 +283,7 @@ async fn build(
             started_at,
             schema_version,
         },
+        cache: settings.cache,
     });
     Ok(Parts {
         house,

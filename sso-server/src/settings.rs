@@ -19,6 +19,7 @@ use sso_core::{
 
 use crate::{
     assertion::AssertionSettings,
+    cache::CacheSettings,
     error::Error,
     identity::{Identity, IdentitySection},
     master::MasterSettings,
@@ -64,6 +65,8 @@ pub struct Settings {
     pub master: MasterSettings,
     /// How values are sealed again after a rotation.
     pub reseal: ResealSettings,
+    /// How much is remembered.
+    pub cache: CacheSettings,
     /// Who clients are.
     pub identity: Identity,
     /// The administrators of a new system.
@@ -99,6 +102,8 @@ struct File {
     master: MasterSettings,
     #[serde(default)]
     reseal: ResealSettings,
+    #[serde(default)]
+    cache: CacheSettings,
     identity: IdentitySection,
     initial: InitialSection,
     assertion: Option<AssertionSettings>,
@@ -171,6 +176,7 @@ impl Settings {
         file.master.check().map_err(|(key, why)| refused(&format!("master.{key}"), why))?;
         file.master.resolve(&base);
         file.reseal.check().map_err(|(key, why)| refused(&format!("reseal.{key}"), why))?;
+        file.cache.check().map_err(|(key, why)| refused(&format!("cache.{key}"), why))?;
         let assertion = file.assertion.as_ref().map_or(Ok(()), AssertionSettings::check);
         assertion.map_err(|(key, why)| refused(&format!("assertion.{key}"), why))?;
         let database = database(&file.database, &base, path)?;
@@ -199,6 +205,7 @@ impl Settings {
             migrate,
             master: file.master,
             reseal: file.reseal,
+            cache: file.cache,
             identity,
             initial,
             assertion: file.assertion,
@@ -356,6 +363,7 @@ sso_administrators = ['DEV\SSO Administrators']
             ("[database]", "[database]\npassword = 'x'", "password"),
             ("[database]", "[reseal]\nbatch_rows = 0\n[database]", "reseal.batch_rows"),
             ("[database]", "[reseal]\nrows = 1\n[database]", "rows"),
+            ("[database]", "[cache]\nmegabytes = 0\n[database]", "cache.megabytes"),
             (
                 "[database]",
                 "[assertion]\nissuer = 'x'\naudiences = []\n[database]",

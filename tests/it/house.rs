@@ -45,7 +45,7 @@ const SERVER_FLOORS: Floors = &[
             "changes",
             "identity",
             "groups",
-            "credential_cache",
+            "cache",
             "generations",
             "reseal",
         ],

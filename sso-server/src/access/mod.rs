@@ -227,13 +227,13 @@ impl Access {
         call: &Call,
         action: Action,
         name: &ApplicationName,
-        application: Option<Application>,
-    ) -> Result<Application, Error> {
+        application: Option<Arc<Application>>,
+    ) -> Result<Arc<Application>, Error> {
         let role = self.enter(action)?;
         let caller = &call.caller;
         let sees_all = application.is_none() && self.is_affiliate_administrator(caller);
         if !sees_all {
-            self.require_role(role, call, action, name, application.as_ref())?;
+            self.require_role(role, call, action, name, application.as_deref())?;
         }
         application.ok_or_else(|| {
             let message =

@@ -1,6 +1,8 @@
 //! Writing configurations: set, delete, roll back. Every write is one transaction that first takes
 //! the row of the configuration, so that writers of one identifier follow one another.
 
+use std::sync::Arc;
+
 use sso_core::secret::SecretText;
 use sso_proto::Reason;
 
@@ -179,7 +181,7 @@ impl ConfigStore {
         application: &Application,
     ) -> Result<Transaction, Error> {
         let mut transaction = self.storage.begin().await?;
-        let found = transaction.application(&application.name).await?;
+        let found = transaction.application(&application.name).await?.map(Arc::new);
         let again = self.access.require_in(call, action, &application.name, found)?;
         if again.id != application.id {
             let message = format!("application \"{}\" was created anew meanwhile", again.name);
@@ -267,7 +269,7 @@ impl ConfigStore {
         let change = Change::Configuration(application.id, configuration);
         transaction.insert_change(change, self.clock.now()).await?;
         transaction.commit().await?;
-        self.changes.wake();
+        self.changes.made(change);
         Ok(())
     }
 }

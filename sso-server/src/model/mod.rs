@@ -26,7 +26,9 @@ pub use configuration::{
 };
 pub use flags::{ApplicationFlag, ApplicationFlags};
 pub use global_info::GlobalInfo;
-pub use mapping::{Credentials, Mapping, MappingId, MappingKey, MappingState};
+pub use mapping::{
+    Credentials, Mapping, MappingId, MappingKey, MappingState, MappingView, ServingMapping,
+};
 pub(crate) use name::canonical;
 pub use name::{ApplicationName, ExternalUser, Identifier, Label};
 pub use page::{Page, PageRequest};

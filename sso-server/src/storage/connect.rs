@@ -5,6 +5,7 @@ use std::{
     net::IpAddr,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -15,7 +16,7 @@ use sqlx::{
 use sso_core::{clock::Clock, secret::SecretText};
 use sso_proto::Event;
 
-use super::{Dialect, Storage, StorageError};
+use super::{Dialect, Storage, StorageError, batches::Batches, notices::Notices};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -164,7 +165,12 @@ impl Storage {
         };
         let readers = pool(&options, readers, dialect.on_connect(dialect == Dialect::Postgres));
         let writers = pool(&options, writers, dialect.on_connect(true));
-        Ok(Self { dialect, readers, writers, clock })
+        let notices = match dialect {
+            Dialect::Sqlite => None,
+            Dialect::Postgres => Some(Notices::new(&options)?),
+        };
+        let batches = Arc::new(Batches::new());
+        Ok(Self { dialect, readers, writers, clock, notices, batches })
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod applications;
 mod audit;
+mod batches;
 mod changes;
 mod configurations;
 mod connect;
@@ -15,6 +16,7 @@ mod error;
 mod generations;
 mod mappings;
 mod migrate;
+mod notices;
 mod principals;
 mod rows;
 mod sealed_rows;
@@ -25,7 +27,7 @@ mod tickets;
 mod transaction;
 mod work_leases;
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use sqlx::{AnyPool, any::Any, pool::PoolConnection};
 use sso_core::clock::Clock;
@@ -54,6 +56,9 @@ pub struct Storage {
     /// that they queue here and not in the library's busy loop.
     writers: AnyPool,
     clock: Clock,
+    /// Where servers tell each other that something changed.
+    notices: Option<notices::Notices>,
+    batches: Arc<batches::Batches>,
 }
 
 impl Storage {
@@ -74,6 +79,9 @@ impl Storage {
 
     /// Gives every connection back. Operations that begin later fail as `Unavailable`.
     pub async fn close(&self) {
+        if let Some(notices) = &self.notices {
+            notices.close().await;
+        }
         self.readers.close().await;
         self.writers.close().await;
     }
@@ -101,6 +109,7 @@ impl Storage {
         let texts = rooms.into_iter().flatten().map(|statement| self.dialect.pick(statement));
         let built = audit::built_statements()
             .into_iter()
+            .chain(batches::built_statements(self.dialect))
             .chain(mappings::built_statements(self.dialect))
             .chain(sealed_rows::built_statements(self.dialect));
         let mut connection = self.reader().await?;
