@@ -15,13 +15,16 @@ use sqlx::{
 use sso_core::{clock::Clock, secret::SecretText};
 use sso_proto::Event;
 
-use super::{Dialect, Storage, StorageError};
+use super::{Dialect, Group, Storage, StorageError, Waiting, Writers};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How long an operation waits for a connection to become free.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A connection that rested for longer is tried before it is used.
+const TRUSTED: Duration = Duration::from_secs(1);
 
 /// Where the database is. Holds no password.
 #[derive(Clone, PartialEq, Eq)]
@@ -164,7 +167,15 @@ impl Storage {
         };
         let readers = pool(&options, readers, dialect.on_connect(dialect == Dialect::Postgres));
         let writers = pool(&options, writers, dialect.on_connect(true));
-        Ok(Self { dialect, readers, writers, clock })
+        let runtime = tokio::runtime::Handle::current();
+        let writers = match dialect {
+            Dialect::Sqlite => {
+                let group = Group::new(writers.clone(), runtime.clone(), clock.clone());
+                Writers::Sqlite(group, writers)
+            }
+            Dialect::Postgres => Writers::Postgres(writers),
+        };
+        Ok(Self { readers, writers, waiting: Waiting::default(), runtime, clock })
     }
 }
 
@@ -185,6 +196,17 @@ fn pool(options: &AnyConnectOptions, most: u32, on_connect: &'static str) -> Any
     AnyPoolOptions::new()
         .max_connections(most)
         .acquire_timeout(ACQUIRE_TIMEOUT)
+        // One that was at work a moment ago is not asked first whether it lives: that would double the way
+        // to the database and back of every read. One that died meanwhile fails its next statement.
+        .test_before_acquire(false)
+        .before_acquire(|connection, about| {
+            Box::pin(async move {
+                if about.idle_for > TRUSTED {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
         .after_connect(move |connection, _| {
             Box::pin(async move {
                 sqlx::raw_sql(on_connect).execute(connection).await?;
