@@ -373,3 +373,6 @@ fn hold<T>(value: T, left: fn(T)) -> Held<T> {
 fn is_ended(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|error| error.message().starts_with("no such savepoint"))
 }
+
+#[cfg(test)]
+mod tests;
