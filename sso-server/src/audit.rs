@@ -97,6 +97,12 @@ impl Audit {
         inserted.map_err(|error| unavailable(&error.to_string()))
     }
 
+    /// The record of a change, for a statement that writes it with the change.
+    #[must_use]
+    pub fn entry(&self, call: &Call, action: Action, subject: Subject<'_>) -> AuditRecord {
+        self.describe(call, action, subject, AuditOutcome::Done, "")
+    }
+
     /// Records a change that this server makes by itself, inside its own transaction: the caller is
     /// the name of the server.
     ///

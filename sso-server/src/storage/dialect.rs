@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::group::Script;
+
 /// Which database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
@@ -89,5 +91,24 @@ impl Statement {
     /// The same text for both.
     pub(super) const fn same(text: &'static str) -> Self {
         Self { sqlite: text, postgres: text }
+    }
+}
+
+/// What one statement does that is a transaction by itself: nothing, or all of it and one row comes
+/// back. On SQLite it is several, each of which does something only when the one before did; they join
+/// the group of those who write (see `group`).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Whole {
+    pub(super) sqlite: Script,
+    pub(super) postgres: &'static str,
+}
+
+impl Whole {
+    /// The texts for one dialect.
+    pub(super) fn texts(&self, dialect: Dialect) -> Vec<&'static str> {
+        match dialect {
+            Dialect::Sqlite => vec![self.sqlite.first, self.sqlite.next],
+            Dialect::Postgres => vec![self.postgres],
+        }
     }
 }

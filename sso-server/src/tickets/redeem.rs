@@ -16,6 +16,7 @@ use crate::{
     model::{
         Account, Application, ApplicationFlag, ApplicationName, Caller, Credentials, Proof, Ticket,
     },
+    storage::StorageError,
 };
 
 /// What is to be redeemed.
@@ -211,20 +212,30 @@ impl Tickets {
         if !application.has(ApplicationFlag::OneTimeTickets) {
             return self.audit.reveal(call, action, subject).await;
         }
-        let now = self.clock.now();
-        let mut transaction = self.storage.begin().await?;
-        let first =
-            transaction.redeem_ticket(ticket.id, application.id, now, *remembered_until).await?;
-        if !first {
-            transaction.rollback().await?;
-            let message = format!(
-                "ticket {} was redeemed before, and application \"{}\" takes each ticket once; ask for a new one",
-                ticket.id, application.name
-            );
-            return Err(Error::new(Reason::TicketRedeemed, message));
+        let (now, id) = (self.clock.now(), ticket.id);
+        let record = self.audit.entry(call, action, subject);
+        let times = (now, *remembered_until);
+        let first = match self.storage.redeem_ticket(id, application.id, times, &record).await {
+            // Step by step it shows what the database does not accept.
+            Err(StorageError::Statement(_)) => {
+                let mut transaction = self.storage.begin().await?;
+                let first = transaction.redeem_ticket(id, application.id, now, times.1).await?;
+                if first {
+                    self.audit.record(&mut transaction, call, action, subject).await?;
+                }
+                transaction.commit().await?;
+                first
+            }
+            other => other?,
+        };
+        if first {
+            return Ok(());
         }
-        self.audit.record(&mut transaction, call, action, subject).await?;
-        Ok(transaction.commit().await?)
+        let message = format!(
+            "ticket {id} was redeemed before, and application \"{}\" takes each ticket once; ask for a new one",
+            application.name
+        );
+        Err(Error::new(Reason::TicketRedeemed, message))
     }
 }
 

@@ -5,6 +5,7 @@ mod audit;
 mod changes;
 mod configurations;
 mod generations;
+mod group;
 mod mappings;
 mod principals;
 mod schema;
