@@ -140,6 +140,12 @@ impl Ticks {
         self.complete.fetch_max(millis(moment), Ordering::Release);
     }
 
+    /// As if the feed was read now.
+    #[cfg(test)]
+    pub(crate) fn complete_until_now(&self, clock: &sso_core::clock::Clock) {
+        self.complete_until(clock.instant());
+    }
+
     /// Whether everything that was committed until [`FRESH`] ago was taken in, so that what stands may be
     /// served.
     #[must_use]

@@ -255,6 +255,7 @@ mod tests {
     use crate::{
         access::Access,
         audit::Audit,
+        cache::{Cache, CacheSettings},
         changes::Changes,
         config_store::{ReadMode, SetMode, Write},
         groups::Groups,
@@ -341,11 +342,21 @@ mod tests {
         let keys = KeyRing::new([(Generation::FIRST, key)], Generation::FIRST).unwrap();
         let held = Clock::manual(time::OffsetDateTime::UNIX_EPOCH);
         let (audit, _) = Audit::new("sso-server-1", clock.clone(), storage.clone());
+        let vault = Vault::new(MasterSecret::holding(keys, held));
+        let cache = Cache::new(
+            storage.clone(),
+            Arc::clone(&access),
+            vault.clone(),
+            Arc::clone(changes.ticks()),
+            clock.clone(),
+            CacheSettings::default(),
+        );
         ConfigStore {
             access,
             audit,
-            vault: Vault::new(MasterSecret::holding(keys, held)),
+            vault,
             storage,
+            cache: Arc::new(cache),
             changes,
             identity: Arc::new(Identity::new(Vec::new(), BTreeSet::new(), groups)),
             clock,
