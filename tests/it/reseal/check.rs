@@ -13,12 +13,9 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 
 fn call(account: &str) -> Call {
-    let caller = Caller {
-        account: Account::parse(account).unwrap(),
-        groups: std::collections::BTreeMap::new(),
-        proof: Proof::Certificate,
-    };
-    Call { caller, request_id: uuid::Uuid::from_u128(5), local: true }
+    let account = Account::parse(account).unwrap();
+    let caller = Caller::new(account, std::collections::BTreeMap::new(), Proof::Certificate);
+    Call { caller: Arc::new(caller), request_id: uuid::Uuid::from_u128(5), local: true }
 }
 
 /// A server whose SSO administrators are `DEV\ann` and `DEV\bob`.
