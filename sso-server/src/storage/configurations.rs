@@ -11,8 +11,8 @@ use super::{
     whole::{bind_audit, insert_audit},
 };
 use crate::model::{
-    Application, ApplicationId, AuditRecord, ConfigurationHead, ConfigurationId, HISTORY_LENGTH, Identifier, Page,
-    PageRequest, Revision, RevisionEntry,
+    Application, ApplicationId, AuditRecord, ConfigurationHead, ConfigurationId, HISTORY_LENGTH,
+    Identifier, Page, PageRequest, Revision, RevisionEntry,
 };
 
 const TABLE: &str = "configurations";

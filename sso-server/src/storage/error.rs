@@ -41,7 +41,9 @@ pub enum StorageError {
     #[error("the transaction was open for more than {0} s and was undone")]
     TooSlow(u64),
     /// So many wait for the database already that this would only wait to be given up.
-    #[error("too many writes are waiting for the database; nothing was stored, try again in a moment")]
+    #[error(
+        "too many writes are waiting for the database; nothing was stored, try again in a moment"
+    )]
     Overloaded,
     /// The schema was made by a newer version of this program.
     #[error(

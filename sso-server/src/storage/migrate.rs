@@ -51,7 +51,8 @@ impl Storage {
         match self.dialect() {
             Dialect::Sqlite => {
                 // The write lock keeps other migrators out; the migrations become one transaction.
-                let mut transaction = self.writers.pool().begin_with(self.dialect().begin_write()).await?;
+                let mut transaction =
+                    self.writers.pool().begin_with(self.dialect().begin_write()).await?;
                 apply(&mut transaction, self.dialect()).await?;
                 transaction.commit().await?;
             }

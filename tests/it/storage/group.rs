@@ -23,7 +23,7 @@ enum Fate {
     Unknown,
 }
 
-fn record(ticket: Uuid) -> AuditRecord {
+pub(super) fn record(ticket: Uuid) -> AuditRecord {
     AuditRecord {
         id: ticket,
         at: NOW,
@@ -126,7 +126,8 @@ async fn of_many_writers_exactly_what_was_acknowledged_is_there() {
         insert(&scene.storage, &application("b")).await.unwrap();
         let mut stranger = scene.stranger().await;
         // One statement: what a dropped writer left under way may commit between two.
-        let text = "SELECT 'm' || ticket_id FROM redeemed_tickets UNION ALL SELECT 'r' || id FROM audit";
+        let text =
+            "SELECT 'm' || ticket_id FROM redeemed_tickets UNION ALL SELECT 'r' || id FROM audit";
         let rows: Vec<String> = sqlx::query_scalar(text).fetch_all(&mut stranger).await.unwrap();
         let of = |letter| rows.iter().filter_map(|row| row.strip_prefix(letter)).collect();
         let (marked, recorded): (BTreeSet<&str>, BTreeSet<&str>) = (of('m'), of('r'));
