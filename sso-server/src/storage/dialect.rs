@@ -50,7 +50,8 @@ impl Dialect {
 
     /// What a fresh connection is told. On SQLite a commit is durable (FULL) and deleted values are
     /// overwritten; on PostgreSQL no statement and no idle transaction outlives its limit, on which
-    /// the change feed relies (see `changes`).
+    /// the change feed relies (see `changes`), and a statement by itself sees what was committed before
+    /// it, as in [`Self::begin_write`].
     pub(super) fn on_connect(self, writes: bool) -> &'static str {
         match (self, writes) {
             (Self::Sqlite, true) => {
@@ -62,7 +63,8 @@ impl Dialect {
             }
             (Self::Postgres, _) => {
                 "SET statement_timeout = '15s'; SET idle_in_transaction_session_timeout = '20s'; \
-                 SET lock_timeout = '10s'; SET client_min_messages = 'warning'"
+                 SET lock_timeout = '10s'; SET client_min_messages = 'warning'; \
+                 SET default_transaction_isolation = 'read committed'"
             }
         }
     }

@@ -32,7 +32,7 @@ const MEMBERS: usize = 64;
 const LONGEST: Duration = Duration::from_millis(5);
 /// Writers that wait at the most. A group takes some milliseconds, so that the last of them waits for a
 /// fraction of a second; more would only wait to be given up.
-pub(super) const MOST_WAITING: usize = 1024;
+pub(super) const MOST_WAITING: usize = 512;
 
 const BEGIN: &str = "BEGIN IMMEDIATE; SAVEPOINT joint; SAVEPOINT member";
 const NEXT: &str = "RELEASE member; SAVEPOINT member";

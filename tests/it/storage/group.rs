@@ -23,7 +23,7 @@ enum Fate {
     Unknown,
 }
 
-fn record(ticket: Uuid) -> AuditRecord {
+pub(super) fn record(ticket: Uuid) -> AuditRecord {
     AuditRecord {
         id: ticket,
         at: NOW,

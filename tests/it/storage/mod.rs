@@ -13,6 +13,7 @@ mod sealed_rows;
 mod server_settings;
 mod system;
 mod tickets;
+mod whole;
 mod work_leases;
 
 use sqlx::Connection as _;
