@@ -1,0 +1,168 @@
+//! What can be asked of the program.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use sso_tests::load::{stand::Kind, workload::Workload};
+
+/// Measures the store beside a bare echo.
+#[derive(Debug, Parser)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Runs workloads, each interleaved with the echo of the same sizes.
+    Run(RunOptions),
+    /// Serves the bare echo; `run` starts it by itself.
+    #[command(hide = true)]
+    Echo {
+        /// Certificate of the server.
+        certificate: PathBuf,
+        /// Its key.
+        key: PathBuf,
+        /// The authority of the callers.
+        ca: PathBuf,
+    },
+    /// Says what became better and worse from one report to another.
+    Compare {
+        /// The report of the earlier run.
+        before: PathBuf,
+        /// The report of the later run.
+        after: PathBuf,
+    },
+    /// Shows reports.
+    Table {
+        /// Reports.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// As a table of a document.
+        #[arg(long)]
+        markdown: bool,
+    },
+}
+
+/// Where the data go.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum DatabaseName {
+    Sqlite,
+    Postgresql,
+}
+
+impl DatabaseName {
+    pub(crate) fn kind(self) -> Kind {
+        match self {
+            Self::Sqlite => Kind::Sqlite,
+            Self::Postgresql => Kind::Postgresql,
+        }
+    }
+}
+
+/// How reports are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    Table,
+    Markdown,
+    Json,
+}
+
+/// What system is measured.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct StandOptions {
+    /// Where the data go; several: one after the other.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "sqlite")]
+    pub(crate) database: Vec<DatabaseName>,
+    /// Folder of sso-master, sso-server and sso; default: that of this program.
+    #[arg(long)]
+    pub(crate) programs: Option<PathBuf>,
+    /// How many configurations, and how many mappings, there are; several: one after the other.
+    #[arg(long, value_delimiter = ',', default_value = "10000")]
+    pub(crate) mappings: Vec<u64>,
+    /// Bytes of a secret.
+    #[arg(long, default_value_t = 512)]
+    pub(crate) value: usize,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RunOptions {
+    #[command(flatten)]
+    pub(crate) stand: StandOptions,
+    /// get-configuration, get-credentials, logon, issue, redeem, redeem-one-time, set-configuration,
+    /// mixed; several: one after the other.
+    #[arg(long, value_delimiter = ',', value_parser = workload, default_value = "get-configuration")]
+    pub(crate) workload: Vec<Workload>,
+    /// Connections; several: one after the other. Every one has at least one request in flight.
+    #[arg(long, value_delimiter = ',', default_value = "8")]
+    pub(crate) connections: Vec<usize>,
+    /// Requests in flight over all connections; several: one after the other.
+    #[arg(long, value_delimiter = ',', default_value = "64")]
+    pub(crate) in_flight: Vec<usize>,
+    /// Requests per second (open loop); without it everybody sends again once answered (closed loop).
+    #[arg(long)]
+    pub(crate) rate: Option<f64>,
+    /// Refusals for want of capacity are counted and end nothing.
+    #[arg(long)]
+    pub(crate) refusals: bool,
+    /// Seconds of a round.
+    #[arg(long, default_value_t = 5.0)]
+    pub(crate) seconds: f64,
+    /// Rounds of each.
+    #[arg(long, default_value_t = 5)]
+    pub(crate) rounds: usize,
+    /// Threads of the generator; default: one for each processor.
+    #[arg(long)]
+    pub(crate) threads: Option<usize>,
+    /// The master secret is rotated meanwhile, again and again.
+    #[arg(long)]
+    pub(crate) rotate: bool,
+    /// How the report is shown.
+    #[arg(long, value_enum, default_value = "table")]
+    pub(crate) output: Output,
+    /// The report goes into this file besides, as JSON.
+    #[arg(long)]
+    pub(crate) report: Option<PathBuf>,
+}
+
+fn workload(name: &str) -> Result<Workload, String> {
+    Workload::parse(name).ok_or_else(|| {
+        let known: Vec<_> = Workload::ALL.into_iter().map(Workload::name).collect();
+        format!("one of {}", known.join(", "))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(words: &str) -> Result<RunOptions, String> {
+        let words = ["sso-load", "run"].into_iter().chain(words.split_whitespace());
+        match Arguments::try_parse_from(words).map_err(|error| error.to_string())?.command {
+            Command::Run(options) => Ok(options),
+            other => Err(format!("{other:?}")),
+        }
+    }
+
+    #[test]
+    fn lists_are_read_and_what_is_unknown_is_refused() {
+        let options = run("--workload issue,redeem --database sqlite,postgresql --mappings 1000,1000000 \
+             --connections 1,8 --in-flight 1,64 --seconds 0.5 --rotate")
+        .unwrap();
+        assert_eq!(options.workload, [Workload::Issue, Workload::Redeem]);
+        assert_eq!(options.stand.mappings, [1000, 1_000_000]);
+        assert_eq!((options.connections, options.in_flight), (vec![1, 8], vec![1, 64]));
+        assert!(options.rotate && options.rate.is_none() && options.stand.database.len() == 2);
+        assert!(run("--workload isue").unwrap_err().contains("get-configuration"));
+        assert!(run("--database mysql").is_err());
+        assert!(run("--rate fast").is_err());
+    }
+
+    #[test]
+    fn every_workload_is_found_by_its_name() {
+        for workload in Workload::ALL {
+            assert_eq!(Workload::parse(workload.name()), Some(workload));
+        }
+        assert_eq!(Workload::parse(""), None);
+    }
+}
