@@ -104,7 +104,6 @@ impl Stand {
     pub fn tickets(&self, application: &str, count: u64, accounts: u64) -> Vec<Bytes> {
         let place = Place { table: "tickets", column: "ticket", row: &[], application: &[] };
         let issued_at = Clock::System.now();
-        let groups: std::collections::BTreeSet<_> = ["dev\\application users".to_owned()].into();
         let mut request = v1::RedeemTicketRequest {
             application: application.into(),
             ..Default::default()
@@ -116,7 +115,7 @@ impl Stand {
                 account: Account::parse(&account).expect("an account"),
                 subject: None,
                 by_logon: None,
-                token_groups: Some(groups.clone()),
+                token_groups: None,
                 server: "sso-server-1".to_owned(),
                 issued_at,
                 expires_at: issued_at + Duration::hours(12),

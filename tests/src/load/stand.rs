@@ -43,6 +43,10 @@ pub const FIELD: &str = "Secret";
 /// How many mappings [`ONCE`] has.
 pub const ONCE_MAPPINGS: u64 = 1000;
 
+/// So many accounts are in the group of users: tickets of no more accounts than these are redeemed, whatever
+/// the number of mappings.
+pub const MEMBERS: u64 = 10_000;
+
 /// Callers of each kind. One account may have a few hundred requests in work, so that many connections
 /// are those of several.
 const ACCOUNTS: usize = 16;
@@ -272,6 +276,8 @@ fn add_members(path: &Path) {
     add("DEV\\Application Users", AGENTS);
     add("DEV\\Application Administrators", AGENTS);
     add("DEV\\Integration Hosts", AGENTS);
+    let users = groups.get_mut("DEV\\Application Users").and_then(toml::Value::as_array_mut);
+    users.expect("a group").extend((0..MEMBERS).map(|number| fill::account(number).into()));
     fs::write(path, toml::to_string(&file).expect("TOML")).expect("written");
 }
 

@@ -8,11 +8,9 @@ use tonic::codegen::http::uri::PathAndQuery;
 use super::{
     call::{NUMBER, Payload, Random, call},
     drive::{Job, Part},
-    stand::{FIELD, HOSTED, ONCE, ONCE_MAPPINGS, OWN, STORE, Stand},
+    stand::{FIELD, HOSTED, MEMBERS, ONCE, ONCE_MAPPINGS, OWN, STORE, Stand},
 };
 
-/// Tickets of so many accounts are redeemed at most, whatever the number of mappings.
-const MOST_ACCOUNTS: u64 = 100_000;
 /// Tickets that are redeemed once: so many for each second of a round, which is more than can be.
 const ONCE_PER_SECOND: u64 = 40_000;
 
@@ -130,7 +128,7 @@ impl Workload {
                 job("/sso.v1.Tickets/Issue", Payload::Same(message.encode_to_vec().into()))
             }
             Self::Redeem => {
-                let accounts = mappings.min(MOST_ACCOUNTS);
+                let accounts = mappings.min(MEMBERS);
                 let tickets = stand.tickets(OWN, accounts.max(1000), accounts);
                 job("/sso.v1.Tickets/Redeem", Payload::Any(tickets.into()))
             }
