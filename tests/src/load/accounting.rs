@@ -198,8 +198,8 @@ mod tests {
                 .into(),
             busy: Duration::from_millis(busy),
         };
-        let spent = snapshot(1000, 10, 50_000)
-            .until(&snapshot(3500, 510, 54_500), Duration::from_secs(5));
+        let spent =
+            snapshot(1000, 10, 50_000).until(&snapshot(3500, 510, 54_500), Duration::from_secs(5));
         assert_eq!(spent.groups.get("server"), Some(&Duration::from_millis(2500)));
         assert_eq!(spent.groups.get("database"), Some(&Duration::from_millis(500)));
         assert!((spent.foreign_cores - 0.3).abs() < 1e-9, "{spent:?}");

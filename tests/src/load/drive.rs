@@ -336,9 +336,8 @@ mod tests {
         for nanos in [50_u64, 40_000, 40_000, 3_000_000_000, u64::MAX] {
             histogram.saturating_record(nanos);
         }
-        let near = |at: f64, wanted: u64| {
-            histogram.value_at_quantile(at).abs_diff(wanted) <= wanted / 500
-        };
+        let near =
+            |at: f64, wanted: u64| histogram.value_at_quantile(at).abs_diff(wanted) <= wanted / 500;
         assert!(near(0.5, 40_000) && near(0.8, 3_000_000_000) && near(1.0, 600_000_000_000));
         assert_eq!(histogram.len(), 5);
     }

@@ -104,10 +104,8 @@ impl Stand {
     pub fn tickets(&self, application: &str, count: u64, accounts: u64) -> Vec<Bytes> {
         let place = Place { table: "tickets", column: "ticket", row: &[], application: &[] };
         let issued_at = Clock::System.now();
-        let mut request = v1::RedeemTicketRequest {
-            application: application.into(),
-            ..Default::default()
-        };
+        let mut request =
+            v1::RedeemTicketRequest { application: application.into(), ..Default::default() };
         let ticket = |number: u64| {
             let account = account(number % accounts.max(1));
             let ticket = Ticket {

@@ -8,5 +8,6 @@ pub mod report;
 pub mod round;
 pub mod schedule;
 pub mod stand;
+pub mod watchers;
 pub mod workload;
 pub mod yardstick;

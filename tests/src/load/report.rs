@@ -255,8 +255,8 @@ fn spread(middle: Middle, digits: usize) -> String {
 fn shortened(number: u64) -> String {
     match number {
         0 => "0".to_owned(),
-        _ if number % 1_000_000 == 0 => format!("{}M", number / 1_000_000),
-        _ if number % 1000 == 0 => format!("{}k", number / 1000),
+        _ if number.is_multiple_of(1_000_000) => format!("{}M", number / 1_000_000),
+        _ if number.is_multiple_of(1000) => format!("{}k", number / 1000),
         _ => number.to_string(),
     }
 }
@@ -349,9 +349,12 @@ mod tests {
         assert!(row.contains("get-configuration sqlite 10k rows 512 B, 8×64"), "{row}");
         let echo = table.lines().find(|line| line.contains("| echo |")).unwrap();
         assert!(echo.contains("| 50000 |") && echo.contains("| 1 | 1 |"), "{echo}");
-        assert!(table.lines().filter(|line| line.starts_with('|')).all(|line| {
-            line.matches('|').count() == HEADINGS.len() + 1
-        }));
+        assert!(
+            table
+                .lines()
+                .filter(|line| line.starts_with('|'))
+                .all(|line| { line.matches('|').count() == HEADINGS.len() + 1 })
+        );
         assert!(!report.table(false).contains('|'));
     }
 

@@ -59,7 +59,8 @@ impl Round {
     #[must_use]
     pub fn of(outcome: &Outcome, server: u32) -> Self {
         let (answers, seconds) = (outcome.answered.len(), outcome.took.as_secs_f64().max(1e-9));
-        let quantile = |at: f64| micros(Duration::from_nanos(outcome.answered.value_at_quantile(at)));
+        let quantile =
+            |at: f64| micros(Duration::from_nanos(outcome.answered.value_at_quantile(at)));
         let cpu = |name: &str| {
             let spent = outcome.spent.groups.get(name).copied().unwrap_or_default();
             micros(spent) / answers.max(1) as f64

@@ -7,12 +7,7 @@ use sso_client::{
     certificates::{Authority, Request, Role},
     development::{Options, Programs, Timing},
 };
-use sso_core::{
-    clock::Clock,
-    connector::ClientTls,
-    key_ring::KeyRing,
-    tls::TlsSettings,
-};
+use sso_core::{clock::Clock, connector::ClientTls, key_ring::KeyRing, tls::TlsSettings};
 use sso_master::{keystore::Keystore, serve, settings::Settings};
 use sso_proto::v1;
 use time::Duration;
@@ -49,7 +44,7 @@ pub const MEMBERS: u64 = 10_000;
 
 /// Callers of each kind. One account may have a few hundred requests in work, so that many connections
 /// are those of several.
-const ACCOUNTS: usize = 16;
+const ACCOUNTS: usize = 48;
 /// Those who read what is theirs.
 const USERS: &str = "load";
 /// Trusted hosts that also administer the applications, and use them.
@@ -218,8 +213,7 @@ impl Stand {
         };
         let paths =
             ["tickets_allowed", "host_initiated_allowed", "trusted_hosts", "ticket_timeout"];
-        let update_mask =
-            Some(prost_types::FieldMask { paths: paths.map(str::to_owned).to_vec() });
+        let update_mask = Some(prost_types::FieldMask { paths: paths.map(str::to_owned).to_vec() });
         let message = v1::UpdateGlobalInfoRequest { global_info: Some(info), update_mask };
         let _: v1::UpdateGlobalInfoResponse =
             self.ask("admin", "System/UpdateGlobalInfo", message).await;

@@ -106,10 +106,7 @@ impl Workload {
                 job("/sso.v1.ConfigStore/Get", Payload::numbered(message.encode_to_vec(), mappings))
             }
             Self::GetCredentials => {
-                let message = v1::GetCredentialsRequest {
-                    application: OWN.into(),
-                    refresh: false,
-                };
+                let message = v1::GetCredentialsRequest { application: OWN.into(), refresh: false };
                 job("/sso.v1.Lookup/GetCredentials", Payload::Same(message.encode_to_vec().into()))
             }
             Self::Logon => {

@@ -58,11 +58,8 @@ impl Yardstick {
     pub fn instead_of(&self, parts: &[Part], request: usize, answer: usize) -> Vec<Part> {
         let payload = Payload::Same(message(request, answer).into());
         let job = Job { path: PathAndQuery::from_static(echo::PATH), payload, share: 1 };
-        let instead = |part: &Part| Part {
-            url: self.url.clone(),
-            jobs: vec![job.clone()],
-            ..part.clone()
-        };
+        let instead =
+            |part: &Part| Part { url: self.url.clone(), jobs: vec![job.clone()], ..part.clone() };
         parts.iter().map(instead).collect()
     }
 }

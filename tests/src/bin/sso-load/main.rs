@@ -7,15 +7,21 @@
     reason = "a program of the command line, for whoever measures"
 )]
 
+mod figures;
 mod options;
+mod rotation;
 mod run;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::Path, process::ExitCode};
 
 use clap::Parser as _;
 use sso_tests::{echo, load::report::Report};
 
 use options::{Arguments, Command};
+
+/// That of the server: the echo has no other one than what it is compared with.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     match dispatch(Arguments::parse().command) {
@@ -32,6 +38,11 @@ fn dispatch(command: Command) -> Result<(), String> {
     match command {
         Command::Echo { certificate, key, ca } => serve_echo(&certificate, &key, &ca),
         Command::Run(options) => run::run(&options),
+        Command::Start(options) => figures::start(&options),
+        Command::Watch(options) => figures::watch(&options),
+        Command::Memory(options) => figures::memory(&options),
+        Command::Overload(options) => figures::overload(&options),
+        Command::Rotation(options) => rotation::rotation(&options),
         Command::Compare { before, after } => {
             println!("{}", Report::read(&after)?.beside(&Report::read(&before)?));
             Ok(())
@@ -46,7 +57,7 @@ fn dispatch(command: Command) -> Result<(), String> {
 }
 
 /// A plain tonic server, on as many threads as tokio takes by default.
-fn serve_echo(certificate: &PathBuf, key: &PathBuf, ca: &PathBuf) -> Result<(), String> {
+fn serve_echo(certificate: &Path, key: &Path, ca: &Path) -> Result<(), String> {
     let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;
     runtime.block_on(echo::serve(certificate, key, ca));
     Ok(())

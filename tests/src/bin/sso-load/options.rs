@@ -16,6 +16,16 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Runs workloads, each interleaved with the echo of the same sizes.
     Run(RunOptions),
+    /// How long the server takes from its start until it is ready.
+    Start(StartOptions),
+    /// How long it takes from a write until the last of many watchers was told.
+    Watch(WatchOptions),
+    /// Resident memory of the server: idle, of rows, connections and watchers.
+    Memory(MemoryOptions),
+    /// Offers more than the server can do.
+    Overload(OverloadOptions),
+    /// Rotates the master secret, beside bare batches of `UPDATE` of a copy of the same rows.
+    Rotation(RotationOptions),
     /// Serves the bare echo; `run` starts it by itself.
     #[command(hide = true)]
     Echo {
@@ -117,12 +127,98 @@ pub(crate) struct RunOptions {
     /// The master secret is rotated meanwhile, again and again.
     #[arg(long)]
     pub(crate) rotate: bool,
+    #[command(flatten)]
+    pub(crate) report: ReportOptions,
+}
+
+/// How a report is shown and kept.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ReportOptions {
     /// How the report is shown.
     #[arg(long, value_enum, default_value = "table")]
     pub(crate) output: Output,
     /// The report goes into this file besides, as JSON.
     #[arg(long)]
     pub(crate) report: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct StartOptions {
+    #[command(flatten)]
+    pub(crate) stand: StandOptions,
+    #[command(flatten)]
+    pub(crate) report: ReportOptions,
+    /// How often.
+    #[arg(long, default_value_t = 5)]
+    pub(crate) rounds: usize,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct WatchOptions {
+    #[command(flatten)]
+    pub(crate) stand: StandOptions,
+    #[command(flatten)]
+    pub(crate) report: ReportOptions,
+    /// How many watch; several: one after the other.
+    #[arg(long, value_delimiter = ',', default_value = "100,1000")]
+    pub(crate) watchers: Vec<usize>,
+    /// Connections that they share.
+    #[arg(long, default_value_t = 64)]
+    pub(crate) connections: usize,
+    /// How many changes.
+    #[arg(long, default_value_t = 20)]
+    pub(crate) rounds: usize,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct MemoryOptions {
+    #[command(flatten)]
+    pub(crate) stand: StandOptions,
+    #[command(flatten)]
+    pub(crate) report: ReportOptions,
+    /// Idle connections.
+    #[arg(long, default_value_t = 10_000)]
+    pub(crate) connections: usize,
+    /// Watchers.
+    #[arg(long, default_value_t = 10_000)]
+    pub(crate) watchers: usize,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RotationOptions {
+    #[command(flatten)]
+    pub(crate) stand: StandOptions,
+    #[command(flatten)]
+    pub(crate) report: ReportOptions,
+    /// Connections that update at once; SQLite has one.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) workers: usize,
+    /// Rows of one bare `UPDATE`.
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) batch: usize,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct OverloadOptions {
+    #[command(flatten)]
+    pub(crate) stand: StandOptions,
+    #[command(flatten)]
+    pub(crate) report: ReportOptions,
+    /// What is asked.
+    #[arg(long, value_parser = workload, default_value = "get-configuration")]
+    pub(crate) workload: Workload,
+    /// How many times of what the server can do.
+    #[arg(long, default_value_t = 3.0)]
+    pub(crate) times: f64,
+    /// Requests that wait for an answer at most.
+    #[arg(long, default_value_t = 4096)]
+    pub(crate) in_flight: usize,
+    /// Seconds of a round.
+    #[arg(long, default_value_t = 5.0)]
+    pub(crate) seconds: f64,
+    /// Rounds of each.
+    #[arg(long, default_value_t = 3)]
+    pub(crate) rounds: usize,
 }
 
 fn workload(name: &str) -> Result<Workload, String> {
@@ -146,9 +242,10 @@ mod tests {
 
     #[test]
     fn lists_are_read_and_what_is_unknown_is_refused() {
-        let options = run("--workload issue,redeem --database sqlite,postgresql --mappings 1000,1000000 \
+        let options =
+            run("--workload issue,redeem --database sqlite,postgresql --mappings 1000,1000000 \
              --connections 1,8 --in-flight 1,64 --seconds 0.5 --rotate")
-        .unwrap();
+            .unwrap();
         assert_eq!(options.workload, [Workload::Issue, Workload::Redeem]);
         assert_eq!(options.stand.mappings, [1000, 1_000_000]);
         assert_eq!((options.connections, options.in_flight), (vec![1, 8], vec![1, 64]));

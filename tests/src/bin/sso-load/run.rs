@@ -18,54 +18,58 @@ use sso_tests::{
     system::System,
 };
 
-use crate::options::{DatabaseName, Output, RunOptions};
+use crate::options::{Output, ReportOptions, RunOptions, StandOptions};
 
 pub(crate) fn run(options: &RunOptions) -> Result<(), String> {
     let mut report = Report::of_this_machine();
-    for database in &options.stand.database {
-        for mappings in &options.stand.mappings {
-            run_on(options, *database, *mappings, &mut report)?;
-        }
-    }
-    show(&report, options.output, options.report.as_deref())
+    each_stand(&options.stand, &touched(&options.workload), |stand| {
+        run_on(options, stand, &mut report)
+    })?;
+    show(&report, &options.report)
 }
 
 /// Shows a report, and keeps it where that is wanted.
-pub(crate) fn show(
-    report: &Report,
-    output: Output,
-    file: Option<&std::path::Path>,
-) -> Result<(), String> {
-    if let Some(file) = file {
+pub(crate) fn show(report: &Report, options: &ReportOptions) -> Result<(), String> {
+    if let Some(file) = &options.report {
         std::fs::write(file, report.json())
             .map_err(|error| format!("{}: {error}", file.display()))?;
     }
-    match output {
+    match options.output {
         Output::Json => println!("{}", report.json()),
-        Output::Table | Output::Markdown => println!("{}", report.table(output == Output::Markdown)),
+        Output::Table | Output::Markdown => {
+            println!("{}", report.table(options.output == Output::Markdown));
+        }
     }
     Ok(())
 }
 
-fn run_on(
-    options: &RunOptions,
-    database: DatabaseName,
-    mappings: u64,
-    report: &mut Report,
+/// Does the work with a system of each database and size.
+pub(crate) fn each_stand(
+    options: &StandOptions,
+    filled: &[&'static str],
+    mut work: impl FnMut(&mut Stand) -> Result<(), String>,
 ) -> Result<(), String> {
-    let wanted = Wanted {
-        database: database.kind(),
-        programs: options.stand.programs.clone(),
-        mappings,
-        value: options.stand.value,
-        filled: touched(&options.workload),
-    };
-    eprintln!("{}: {mappings} rows …", wanted.database.name());
-    let Some(mut stand) = Stand::start(wanted) else {
-        eprintln!("left out: the database is not installed here");
-        return Ok(());
-    };
-    let yardstick = Yardstick::start(&stand);
+    for database in &options.database {
+        for mappings in &options.mappings {
+            let wanted = Wanted {
+                database: database.kind(),
+                programs: options.programs.clone(),
+                mappings: *mappings,
+                value: options.value,
+                filled: filled.to_vec(),
+            };
+            eprintln!("{}: {mappings} rows …", wanted.database.name());
+            match Stand::start(wanted) {
+                Some(mut stand) => work(&mut stand)?,
+                None => eprintln!("left out: the database is not installed here"),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn run_on(options: &RunOptions, stand: &mut Stand, report: &mut Report) -> Result<(), String> {
+    let yardstick = Yardstick::start(stand);
     for workload in &options.workload {
         for connections in &options.connections {
             for in_flight in &options.in_flight {
@@ -74,7 +78,7 @@ fn run_on(
                     connections: *connections,
                     in_flight: (*in_flight).max(*connections),
                 };
-                let series = interleaved(options, shape, &mut stand, &yardstick)?;
+                let series = interleaved(options, shape, stand, &yardstick)?;
                 let one = Report { series: vec![series.clone()], ..report.clone() };
                 eprintln!("{}", one.table(false));
                 report.series.push(series);
@@ -85,7 +89,8 @@ fn run_on(
 }
 
 fn touched(workloads: &[Workload]) -> Vec<&'static str> {
-    let mut touched: Vec<_> = workloads.iter().flat_map(|it| it.touches().iter().copied()).collect();
+    let mut touched: Vec<_> =
+        workloads.iter().flat_map(|it| it.touches().iter().copied()).collect();
     touched.sort_unstable();
     touched.dedup();
     touched
@@ -183,7 +188,8 @@ fn rotating<T>(
     })
 }
 
-fn rotate(system: &System, number: u32) {
+/// Rotates the master secret once, and waits until no row is sealed under the old generation.
+pub(crate) fn rotate(system: &System, number: u32) {
     let backup = system.folder().join(format!("load-{number}.backup")).display().to_string();
     let password = system.folder().join("backup.passphrase").display().to_string();
     let rotate = ["secret", "rotate", "--wait", "--timeout", "60m", "--backup", &backup];
