@@ -197,12 +197,12 @@ mod tests {
     fn the_number_of_a_template_is_another_one_each_time_and_below_the_limit() {
         let message = format!("a C{NUMBER} b U{NUMBER}").into_bytes();
         let payload = Payload::numbered(message, 1000);
-        assert_eq!(payload.length(), 20);
+        assert_eq!(payload.length(), 21);
         let random = Random::new(7);
         let mut seen = BTreeSet::new();
         for _ in 0..5000 {
             let text = String::from_utf8(payload.next(&random).unwrap().to_vec()).unwrap();
-            let (one, two) = (&text[3..10], &text[13..20]);
+            let (one, two) = (&text[3..10], &text[14..21]);
             assert_eq!(one, two);
             let number: u64 = one.parse().unwrap();
             assert!(number < 1000);

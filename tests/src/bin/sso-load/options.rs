@@ -234,10 +234,8 @@ mod tests {
 
     fn run(words: &str) -> Result<RunOptions, String> {
         let words = ["sso-load", "run"].into_iter().chain(words.split_whitespace());
-        match Arguments::try_parse_from(words).map_err(|error| error.to_string())?.command {
-            Command::Run(options) => Ok(options),
-            other => Err(format!("{other:?}")),
-        }
+        let command = Arguments::try_parse_from(words).map_err(|error| error.to_string())?.command;
+        if let Command::Run(options) = command { Ok(options) } else { Err("another verb".into()) }
     }
 
     #[test]
