@@ -30,7 +30,7 @@ use crate::{
     announce,
     api::{self, EntryLayer},
     assertion::Assertions,
-    audit::{Audit, AuditWriter},
+    audit::{Audit, AuditWriter, Writer},
     changes::{ChangeReader, Changes},
     error::Error,
     generations,
@@ -285,7 +285,8 @@ async fn build(
     let system = storage.system().await?.ok_or_else(no_system)?;
     access.adopt(system.global, system.updated_at);
     access.adopt_server_settings(storage.server_settings(&settings.name).await?);
-    let (audit, writer) = Audit::new(&settings.name, clock.clone(), storage.clone());
+    let by = Writer { system: system.id, server: &settings.name };
+    let (audit, writer) = Audit::open(by, &settings.audit, clock.clone(), storage.clone())?;
     let (master, link) = MasterSecret::new(
         &settings.master,
         &ClientTls::from(Arc::clone(&tls)),

@@ -7,6 +7,7 @@
 
 mod applications;
 mod audit;
+mod audit_batches;
 mod changes;
 mod configurations;
 mod connect;
@@ -31,6 +32,7 @@ use sqlx::{AnyPool, any::Any, pool::PoolConnection};
 use sso_core::clock::Clock;
 
 pub use applications::ApplicationFilter;
+pub use audit_batches::{AuditBatch, BatchFilter, BatchPosition};
 pub use changes::{Change, ChangeFeed, ChangeRecord, NewChanges};
 pub use configurations::{BumpedRevision, NewRevision, SealedRevision, StoredConfiguration};
 pub use connect::{DatabaseSettings, DatabaseUrl};
@@ -86,6 +88,7 @@ impl Storage {
         let rooms = [
             applications::STATEMENTS,
             audit::STATEMENTS,
+            audit_batches::STATEMENTS,
             changes::STATEMENTS,
             configurations::STATEMENTS,
             generations::STATEMENTS,
@@ -101,6 +104,7 @@ impl Storage {
         let texts = rooms.into_iter().flatten().map(|statement| self.dialect.pick(statement));
         let built = audit::built_statements()
             .into_iter()
+            .chain(audit_batches::built_statements())
             .chain(mappings::built_statements(self.dialect))
             .chain(sealed_rows::built_statements(self.dialect));
         let mut connection = self.reader().await?;
