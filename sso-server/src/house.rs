@@ -171,7 +171,11 @@ impl House {
             host_initiated: host_initiated.clone(),
         };
         Arc::new(Self {
-            audit_trail: AuditTrail { access: Arc::clone(&access), storage: storage.clone() },
+            audit_trail: AuditTrail {
+                access: Arc::clone(&access),
+                audit: audit.clone(),
+                storage: storage.clone(),
+            },
             applications: Applications {
                 access: Arc::clone(&access),
                 audit: audit.clone(),

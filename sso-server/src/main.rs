@@ -61,6 +61,7 @@ fn act(arguments: &Arguments) -> Result<(), (Exit, String)> {
         Verb::Check => {
             let tls = TlsReloader::load_listener(&loaded.tls, Application::Grpc, Clock::System)
                 .map_err(|error| settings(&error))?;
+            loaded.audit.check().map_err(|error| settings(&error))?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime
                 .map_err(|error| (Exit::Refused, error.to_string()))?

@@ -254,7 +254,7 @@ mod tests {
     use super::*;
     use crate::{
         access::Access,
-        audit::Audit,
+        audit::{Audit, AuditSettings, Writer},
         cache::{Cache, CacheSettings},
         changes::Changes,
         config_store::{ReadMode, SetMode, Write},
@@ -341,7 +341,6 @@ mod tests {
         let key = LockedKey::from_bytes(&[1; 32]).unwrap();
         let keys = KeyRing::new([(Generation::FIRST, key)], Generation::FIRST).unwrap();
         let held = Clock::manual(time::OffsetDateTime::UNIX_EPOCH);
-        let (audit, _) = Audit::new("sso-server-1", clock.clone(), storage.clone());
         let vault = Vault::new(MasterSecret::holding(keys, held));
         let cache = Cache::new(
             storage.clone(),
@@ -351,6 +350,9 @@ mod tests {
             clock.clone(),
             CacheSettings::default(),
         );
+        let by = Writer { system: Uuid::nil(), server: "sso-server-1" };
+        let journal = AuditSettings::in_folder(&folder.join("audit"));
+        let (audit, _) = Audit::open(by, &journal, clock.clone(), storage.clone()).unwrap();
         ConfigStore {
             access,
             audit,

@@ -18,7 +18,7 @@ mod ticket;
 
 pub use account::{Account, Accounts};
 pub use application::{Application, ApplicationId, ApplicationType, Field, FieldUpdate, Fields};
-pub use audit::{AuditFilter, AuditOutcome, AuditRecord};
+pub use audit::{AuditFilter, AuditOutcome, AuditPosition, AuditRecord};
 pub use caller::{Caller, Proof};
 pub use configuration::{
     Bag, ConfigurationHead, ConfigurationId, HISTORY_LENGTH, MAX_VALUE_BYTES, Revision,

@@ -7,6 +7,7 @@
 
 mod applications;
 mod audit;
+mod audit_batches;
 mod batches;
 mod changes;
 mod configurations;
@@ -45,6 +46,7 @@ use tokio::runtime::Handle;
 use self::group::{Group, MOST_WAITING};
 
 pub use applications::ApplicationFilter;
+pub use audit_batches::{AuditBatch, BatchFilter, BatchPosition};
 pub use changes::{Change, ChangeFeed, ChangeRecord, NewChanges};
 pub use configurations::{BumpedRevision, NewRevision, SealedRevision, StoredConfiguration};
 pub use connect::{DatabaseSettings, DatabaseUrl};
@@ -153,6 +155,7 @@ impl Storage {
         let rooms = [
             applications::STATEMENTS,
             audit::STATEMENTS,
+            audit_batches::STATEMENTS,
             changes::STATEMENTS,
             configurations::STATEMENTS,
             generations::STATEMENTS,
@@ -168,6 +171,7 @@ impl Storage {
         let texts = rooms.into_iter().flatten().map(|statement| self.dialect().pick(statement));
         let built = audit::built_statements()
             .into_iter()
+            .chain(audit_batches::built_statements())
             .chain(batches::built_statements(self.dialect()))
             .chain(mappings::built_statements(self.dialect()))
             .chain(sealed_rows::built_statements(self.dialect()));
