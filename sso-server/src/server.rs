@@ -117,6 +117,7 @@ struct Parts {
 pub async fn run(settings: Settings, metrics: Metrics) -> Result<(), ServerError> {
     let stages = Shutdown::install(settings.stop_grace)
         .map_err(|error| ServerError::Start(error.to_string()))?;
+    settings.audit.check().map_err(ServerError::Start)?;
     let tls = TlsReloader::load_listener(&settings.tls, Application::Grpc, Clock::System)?;
     tls.announce(announce::tls);
     let listener = listen(settings.listen).await?;

@@ -11,12 +11,14 @@ use sso_tests::{
 };
 use tonic::transport::Channel;
 
-use crate::sign_on::{APPLICATION, Desk, PASSWORD, application, ask, reason, redeem_at, revealed};
+use crate::sign_on::{
+    APPLICATION, Audited, Desk, PASSWORD, application, ask, reason, redeem_at, revealed,
+};
 
 const HOSTS: &str = "Hosts";
-const LOGONS: &str = "audit WHERE action = 'credentials.logon' AND outcome = 'done'";
-const DENIED: &str = "audit WHERE action = 'credentials.logon' AND outcome = 'denied' \
-                      AND reason = 'CREDENTIALS_MISMATCH'";
+const LOGONS: Audited = Audited::done("credentials.logon");
+const DENIED: Audited =
+    Audited { outcome: v1::AuditOutcome::Denied, reason: "CREDENTIALS_MISMATCH", ..LOGONS };
 
 async fn logon(
     channel: &Channel,
@@ -81,7 +83,7 @@ fn an_external_user_becomes_the_account_it_is_mapped_to_with_a_ticket() {
                 let redeemed = redeem_at(&desk.app_admin, "Other", &ticket, sender).await;
                 assert_eq!(revealed(redeemed.unwrap()).0, "OTHER01");
             }
-            assert_eq!((desk.count(LOGONS).await, desk.count(DENIED).await), (2, 0));
+            assert_eq!((desk.audited(LOGONS).await, desk.audited(DENIED).await), (2, 0));
             // Without tickets in the system there is none, and the logon goes on.
             desk.set_global(v1::GlobalInfo::default(), &["tickets_allowed"]).await;
             let answer = logon(&desk.host, HOSTS, "JOB1", &[PASSWORD]).await.expect("logged on");
@@ -237,14 +239,14 @@ fn who_proves_nothing_is_not_told_whether_the_external_user_is_known() {
                 wrong += 1;
             }
             assert_eq!(words.len(), 1, "{words:?}");
-            assert_eq!(desk.count(DENIED).await, wrong);
+            assert_eq!(desk.audited(DENIED).await, wrong);
             // Whoever proves it is told what is wrong.
             let off = logon(&desk.host, HOSTS, "OFF", &[PASSWORD]).await;
             assert!(
                 [Reason::MappingDisabled, Reason::MappingDisabledByAdministrator]
                     .contains(&reason(off))
             );
-            assert_eq!(desk.count(LOGONS).await, 0);
+            assert_eq!(desk.audited(LOGONS).await, 0);
             assert!(system.log_of_server(1).contains("10810"));
         });
     });
@@ -286,20 +288,24 @@ fn without_validation_the_word_of_the_host_is_taken_with_a_warning_each_time() {
             let desk = open(system).await;
             let believing = v1::Application { validate_password: Some(false), ..host_group() };
             desk.update(believing, &["validate_password"]).await;
-            let warned = || system.log_of_server(1).matches("logged on without its credentials").count();
+            let warned =
+                || system.log_of_server(1).matches("logged on without its credentials").count();
             assert_eq!(warned(), 0);
             for times in 1..=2 {
                 let answer = logon(&desk.host, HOSTS, "JOB1", &[]).await.expect("logged on");
                 assert_eq!(answer.account, "DEV\\user");
                 assert_eq!(warned(), times);
             }
-            let noted = "audit WHERE action = 'credentials.logon' AND detail LIKE '%credentials not compared%'";
-            assert_eq!(desk.count(noted).await, 2);
+            let noted = Audited { detail: "credentials not compared", ..LOGONS };
+            assert_eq!(desk.audited(noted).await, 2);
             let refused = logon(&desk.host, HOSTS, "NOBODY", &[]).await;
             assert_eq!(reason(refused), Reason::MappingNotFound);
             disable(&desk, "JOB1").await;
             let refused = reason(logon(&desk.host, HOSTS, "JOB1", &[]).await);
-            assert!([Reason::MappingDisabled, Reason::MappingDisabledByAdministrator].contains(&refused));
+            assert!(
+                [Reason::MappingDisabled, Reason::MappingDisabledByAdministrator]
+                    .contains(&refused)
+            );
         });
     });
 }
@@ -344,7 +350,7 @@ fn conditions_are_checked_in_their_order() {
             assert_eq!(reason(refused), Reason::ExternalUserInvalid);
             let refused = logon(&desk.host, APPLICATION, "USR01", &["x"; 64]).await;
             assert_eq!(reason(refused), Reason::InvalidRequest);
-            assert_eq!(desk.count(LOGONS).await, 1);
+            assert_eq!(desk.audited(LOGONS).await, 1);
         });
     });
 }
@@ -451,7 +457,7 @@ fn an_assertion_is_verified_by_whoever_has_the_published_keys() {
                 assert!(records.records[0].detail.contains(id), "{:?}", records.records[0]);
                 assert!(!system.log_of_server(1).contains(&token));
             }
-            let before = desk.count(LOGONS).await;
+            let before = desk.audited(LOGONS).await;
             let refused = ask::<v1::LogonExternalUserResponse>(
                 &desk.host,
                 "Lookup/LogonExternalUser",
@@ -477,7 +483,7 @@ fn an_assertion_is_verified_by_whoever_has_the_published_keys() {
             let refused =
                 tokio::time::timeout(Duration::from_secs(10), refused).await.expect("an answer");
             assert_eq!(refused, Reason::AssertionAudienceUnknown);
-            assert_eq!(desk.count(LOGONS).await, before);
+            assert_eq!(desk.audited(LOGONS).await, before);
         });
         // The same keys after a restart; another system has others.
         let key_set = published(system, 1);

@@ -131,7 +131,23 @@ impl<'s> Desk<'s> {
         text(issue(&self.user, "").await.expect("a ticket"))
     }
 
-    /// How many audit records there are of this action and outcome, and redeemed tickets.
+    /// How many such records are in the audit.
+    pub(crate) async fn audited(&self, wanted: Audited) -> i64 {
+        let message = v1::ListAuditRequest {
+            action: wanted.action.into(),
+            outcome: wanted.outcome.into(),
+            page_size: 1000,
+            ..Default::default()
+        };
+        let list: v1::ListAuditResponse =
+            ask(&self.admin, "Audit/List", message).await.expect("records");
+        let counts = |it: &&v1::AuditRecord| {
+            it.reason.contains(wanted.reason) && it.detail.contains(wanted.detail)
+        };
+        i64::try_from(list.records.iter().filter(counts).count()).expect("few")
+    }
+
+    /// How many rows there are.
     pub(crate) async fn count(&self, table_where: &'static str) -> i64 {
         sqlx::any::install_default_drivers();
         let url = raw::database_url(self.system);
@@ -143,7 +159,22 @@ impl<'s> Desk<'s> {
 }
 
 /// Reveals of credentials for tickets that stand in the audit.
-pub(crate) const REDEEMED: &str = "audit WHERE action = 'ticket.redeem' AND outcome = 'done'";
+pub(crate) const REDEEMED: Audited = Audited::done("ticket.redeem");
+
+/// Records of this action and outcome with these parts in reason and detail.
+#[derive(Clone, Copy)]
+pub(crate) struct Audited {
+    pub(crate) action: &'static str,
+    pub(crate) outcome: v1::AuditOutcome,
+    pub(crate) reason: &'static str,
+    pub(crate) detail: &'static str,
+}
+
+impl Audited {
+    pub(crate) const fn done(action: &'static str) -> Self {
+        Self { action, outcome: v1::AuditOutcome::Done, reason: "", detail: "" }
+    }
+}
 
 /// An enabled individual application of two fields that takes tickets.
 pub(crate) fn application(name: &str) -> v1::Application {

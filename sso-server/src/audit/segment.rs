@@ -24,6 +24,8 @@ const MAGIC: &[u8; 8] = b"SSOAUD1\n";
 /// Files of a journal; those of another ending are still being made.
 const ENDING: &str = "journal";
 const UNFINISHED: &str = "new";
+/// Files that cannot be read at all.
+const DAMAGED: &str = "damaged";
 /// No file of a journal is read beyond this.
 const LARGEST: u64 = 1 << 30;
 
@@ -66,7 +68,11 @@ impl Segment {
             let finished = made.and_then(|segment| {
                 let Some(segment) = segment else { return Ok(None) };
                 match fs::rename(&unfinished, &path) {
-                    Ok(()) => Ok(Some(Self { path, ..segment })),
+                    Ok(()) => {
+                        // Its name has to be on the disk before what is in it can be.
+                        File::open(folder)?.sync_all()?;
+                        Ok(Some(Self { path, ..segment }))
+                    }
                     // Somebody took it for a file of a process that is gone.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
                     Err(error) => Err(error),
@@ -124,8 +130,9 @@ impl Segment {
         let mut bytes = Vec::new();
         Read::by_ref(&mut file).take(LARGEST).read_to_end(&mut bytes)?;
         let Some((of, id, server, start)) = parse_head(&bytes) else {
-            let path = path.display();
-            tracing::warn!(%path, "this file in the folder of the audit journal is none of a journal");
+            let aside = path.with_extension(DAMAGED);
+            tracing::warn!(path = %path.display(), aside = %aside.display(), "this file of the audit journal does not say whose it is; it is set aside");
+            fs::rename(path, aside)?;
             return Ok(None);
         };
         if of != system {
@@ -406,8 +413,11 @@ mod tests {
         let whole = fs::read(&path).unwrap();
         for length in 0..usize::try_from(end).unwrap() {
             fs::write(&path, &whole[..length]).unwrap();
+            let _ = fs::remove_file(path.with_extension(DAMAGED));
             assert!(ends(folder.path()).iter().all(|it| *it < end), "{length}");
         }
+        let _ = fs::remove_file(path.with_extension(DAMAGED));
+        fs::write(&path, &whole).unwrap();
         fs::write(folder.path().join(format!("x.{UNFINISHED}")), "").unwrap();
         assert!(ends(folder.path()).len() < 2);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);

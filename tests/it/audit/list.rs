@@ -193,3 +193,29 @@ fn pages_over_rows_and_batches_of_two_servers_equal_one_list() {
     });
     ran.unwrap();
 }
+
+#[tokio::test]
+async fn what_a_batch_of_many_applications_holds_is_found() {
+    for database in postgres::databases() {
+        let place = Place::open(&database.url).await;
+        let caller = |number: usize| Caller {
+            account: Account::parse(&format!("DEV\\User {number}")).unwrap(),
+            groups: BTreeMap::new(),
+            proof: Proof::Certificate,
+        };
+        let (audit, ..) = &place.audits[0];
+        for number in 0..60 {
+            let call = Call { caller: caller(number), request_id: Uuid::now_v7(), local: true };
+            let application = format!("App {}", number % 30);
+            let subject = Subject { application: &application, object: "", detail: "" };
+            audit.reveal(&call, Action::ConfigurationReveal, subject).await.unwrap();
+        }
+        let key = |key: &str| Some(key.to_owned());
+        let application = AuditFilter { application_key: key("app 7"), ..AuditFilter::default() };
+        assert_eq!(place.list(&application, 10).await.len(), 2, "{}", database.name);
+        let caller = AuditFilter { caller_key: key("dev\\user 37"), ..application };
+        assert_eq!(place.list(&caller, 10).await.len(), 1, "{}", database.name);
+        assert_eq!(place.list(&AuditFilter::default(), 7).await.len(), 60, "{}", database.name);
+        place.storage.close().await;
+    }
+}

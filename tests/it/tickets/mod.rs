@@ -13,8 +13,8 @@ use sso_tests::{
 use std::time::Duration;
 
 use crate::sign_on::{
-    APPLICATION, Desk, PASSWORD, REDEEMED, application, ask, issue, reason, redeem, redeem_at,
-    revealed, text,
+    APPLICATION, Audited, Desk, PASSWORD, REDEEMED, application, ask, issue, reason, redeem,
+    redeem_at, revealed, text,
 };
 
 const USER: Option<&str> = Some("DEV\\user");
@@ -166,7 +166,7 @@ fn only_a_trusted_host_names_a_sender() {
             desk.set_global(v1::GlobalInfo::default(), &["trusted_hosts"]).await;
             let refused = redeem(&desk.host, &ticket, USER).await;
             assert_eq!(reason(refused), Reason::TicketSenderMismatch);
-            assert_eq!(desk.count(REDEEMED).await, 0);
+            assert_eq!(desk.audited(REDEEMED).await, 0);
             let log = system.log_of_server(1);
             assert!(log.contains("10594") && !log.contains(&ticket), "{log}");
         });
@@ -244,7 +244,7 @@ fn what_is_looked_into_is_told_to_its_owner_and_affiliate_administrators() {
             let seen: v1::InspectTicketResponse =
                 ask(&desk.user, "Tickets/Inspect", look(&ticket)).await.expect("seen");
             assert_eq!(seen.application, "(deleted)");
-            assert_eq!(desk.count(REDEEMED).await, 0);
+            assert_eq!(desk.audited(REDEEMED).await, 0);
         });
     });
 }
@@ -280,7 +280,7 @@ fn a_ticket_does_not_outlive_the_application_or_the_mapping_it_was_issued_for() 
             for ticket in [&any, &own, &fresh] {
                 assert_eq!(reason(redeem(&desk.host, ticket, USER).await), Reason::TicketOutdated);
             }
-            assert_eq!(desk.count(REDEEMED).await, 1);
+            assert_eq!(desk.audited(REDEEMED).await, 1);
         });
     });
 }
@@ -306,7 +306,7 @@ fn another_server_redeems_and_another_system_does_not() {
             let refused = redeem(&elsewhere.host, &ticket, USER).await.expect_err("a refusal");
             assert_eq!(refused.reason, Reason::TicketNotAuthentic);
             assert!(refused.message.contains("sealed under generation 1 (fingerprint "));
-            assert_eq!(elsewhere.count(REDEEMED).await, 0);
+            assert_eq!(elsewhere.audited(REDEEMED).await, 0);
         });
     });
 }
@@ -349,10 +349,7 @@ fn only_a_trusted_host_forwards_the_token_of_an_end_user() {
                 assert_eq!(refused.reason, expected);
                 assert!(!refused.message.contains("canary"), "{}", refused.message);
             }
-            assert_eq!(
-                desk.count("audit WHERE action = 'ticket.issue' AND outcome = 'done'").await,
-                0
-            );
+            assert_eq!(desk.audited(Audited::done("ticket.issue")).await, 0);
         });
     });
 }
@@ -394,7 +391,7 @@ fn only_the_one_text_of_a_ticket_is_taken() {
                 let reasons = [Reason::TicketMalformed, Reason::TicketNotAuthentic];
                 assert!(reasons.contains(&refused), "cut at {at}: {refused:?}");
             }
-            assert_eq!(desk.count(REDEEMED).await, 0);
+            assert_eq!(desk.audited(REDEEMED).await, 0);
             assert!(redeem(&desk.host, &ticket, USER).await.is_ok());
             let missing =
                 v1::RedeemTicketRequest { application: APPLICATION.into(), ..Default::default() };
