@@ -58,8 +58,7 @@ impl Scene {
         transaction.commit().await.unwrap();
         let ticks = Arc::clone(changes.ticks());
         let settings = CacheSettings { megabytes: 4 };
-        let cache =
-            Cache::new(storage.clone(), access, vault, ticks, clock.clone(), settings);
+        let cache = Cache::new(storage.clone(), access, vault, ticks, clock.clone(), settings);
         Self { cache, changes, storage, clock, application, _folder: folder }
     }
 
@@ -85,7 +84,8 @@ impl Scene {
 }
 
 fn application(name: &str) -> Application {
-    let field = |ordinal, label: &str| FieldUpdate { ordinal, label: label.into(), ..Default::default() };
+    let field =
+        |ordinal, label: &str| FieldUpdate { ordinal, label: label.into(), ..Default::default() };
     let kind = ApplicationType::Individual;
     Application {
         id: ApplicationId::generate(),
@@ -144,12 +144,8 @@ async fn what_is_remembered_is_served_until_it_is_told_of_or_asked_for_afresh() 
     assert_eq!(scene.found(true).await, OFF);
     assert_eq!(scene.found(false).await, OFF, "what was read afresh is remembered");
     let of = scene.application.id;
-    let everything = [
-        Change::Mapping(of, id),
-        Change::Mappings(of),
-        Change::Application(of),
-        Change::System,
-    ];
+    let everything =
+        [Change::Mapping(of, id), Change::Mappings(of), Change::Application(of), Change::System];
     for change in everything {
         scene.write(MappingState::Enabled).await;
         assert_eq!(scene.found(false).await, OFF);

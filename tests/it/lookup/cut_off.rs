@@ -31,7 +31,8 @@ fn a_server_that_is_cut_off_from_the_database_serves_nothing_from_memory() {
         proxy.cut();
         let cut = Instant::now();
         // What is asked for after the bound is asked of the database.
-        tokio::time::sleep((FRESH + Duration::from_millis(500)).saturating_sub(cut.elapsed())).await;
+        tokio::time::sleep((FRESH + Duration::from_millis(500)).saturating_sub(cut.elapsed()))
+            .await;
         for _ in 0..3 {
             assert_eq!(ask().await, Err(R::DatabaseUnavailable));
         }

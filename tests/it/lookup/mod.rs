@@ -271,8 +271,10 @@ fn the_cache_serves_until_it_is_purged_on_every_server_or_bypassed() {
             let without = v1::Application { disable_credential_cache: Some(true), ..ind() };
             update(system, without, "disable_credential_cache").await;
             for who in everywhere {
-                until("no cache there", off.clone(), async || look_up(system, who, "Ind", false).await)
-                    .await;
+                until("no cache there", off.clone(), async || {
+                    look_up(system, who, "Ind", false).await
+                })
+                .await;
             }
             // A system without it; when it has one again, nothing old is in it.
             assert_eq!(look_up(system, "user", "Other", false).await, good);
