@@ -145,9 +145,9 @@ impl Lookup {
                 mapping.sealed_account(application.kind),
                 &mapping.external_user,
             );
-            let bag = self.vault.open(&place, sealed.as_ref())?;
+            let mut bag = self.vault.open(&place, sealed.as_ref())?;
             for field in application.fields.iter().skip(1) {
-                let value: &SecretText = bag.value(field.ordinal).ok_or_else(|| {
+                let value: SecretText = bag.take(field.ordinal).ok_or_else(|| {
                     let message = format!(
                         "the credentials of {} in application \"{}\" were set before it had the field \"{}\"; set them again",
                         called(application, mapping),
@@ -156,7 +156,7 @@ impl Lookup {
                     );
                     Error::new(Reason::CredentialsNotSet, message)
                 })?;
-                values.push(value.clone());
+                values.push(value);
             }
         }
         let external_user = mapping.external_user.clone();

@@ -116,6 +116,10 @@ fn a_ticket_of_a_logon_ends_with_the_holder_of_the_name() {
             assert_eq!(revealed(redeem().await.expect("redeemed")).0, "USR01");
             let update = "UPDATE principals SET subject = 'idp|2'";
             sqlx::raw_sql(update).execute(&mut database).await.expect("somebody else");
+            // Whom a name belongs to is remembered until something of the system changes, as it does with
+            // every `sso principal forget`.
+            let other = v1::GlobalInfo { ticket_timeout: 3, ..Default::default() };
+            desk.set_global(other, &["ticket_timeout"]).await;
             assert_eq!(reason(redeem().await), Reason::TicketOutdated);
         });
     });

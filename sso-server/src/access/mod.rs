@@ -157,6 +157,12 @@ impl Access {
         Arc::clone(&self.global.load().global)
     }
 
+    /// For how many minutes sealed rows may be remembered; 0 = not at all.
+    #[must_use]
+    pub fn credential_cache_timeout(&self) -> u32 {
+        self.global.load().global.credential_cache_timeout
+    }
+
     /// Whether the caller is an SSO administrator.
     #[must_use]
     pub fn is_sso_administrator(&self, caller: &Caller) -> bool {

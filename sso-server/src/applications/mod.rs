@@ -185,8 +185,8 @@ impl Applications {
         Ok((application, added))
     }
 
-    /// Makes every server forget what it has cached of the mappings of an application, within one poll
-    /// (ESSO.md 4.5).
+    /// Makes every server forget what it remembers of an application and its rows: this one at once, the
+    /// others when they are told (ESSO.md 4.5).
     ///
     /// # Errors
     /// A missing role or `APPLICATION_NOT_FOUND`.
@@ -195,11 +195,7 @@ impl Applications {
         let (mut transaction, application) = self.begin(call, action, name).await?;
         let subject = Subject { application: application.name.as_str(), ..Subject::default() };
         self.audit.record(&mut transaction, call, action, subject).await?;
-        let change = Change::Mappings(application.id);
-        transaction.insert_change(change, self.clock.now()).await?;
-        transaction.commit().await?;
-        self.changes.made(change);
-        Ok(())
+        self.commit(transaction, application.id).await
     }
 
     /// Begins to change an application, which is held against changes by others. Whoever may not is

@@ -84,6 +84,24 @@ enum Name<'a> {
     Identifier(ApplicationId, &'a str),
 }
 
+impl<'a> Name<'a> {
+    fn of_mapping(application: ApplicationId, key: &'a MappingKey) -> Self {
+        match key {
+            MappingKey::Account(account) => Self::Account(application, account.key()),
+            MappingKey::ExternalUser(user) => Self::ExternalUser(application, user.key()),
+        }
+    }
+
+    /// Whether the row is the one of this name, and not another one of the same hash.
+    fn is_of(&self, row: &Row) -> bool {
+        match *self {
+            Self::Account(application, key) => row.is_of_account(application, key),
+            Self::ExternalUser(application, key) => row.is_of_external_user(application, key),
+            Self::Identifier(application, key) => row.is_of_identifier(application, key),
+        }
+    }
+}
+
 impl Cache {
     /// An empty cache.
     #[must_use]
@@ -156,21 +174,11 @@ impl Cache {
         let Some(until) = until else {
             return Ok(self.storage.mapping(id, key).await?.map(FoundMapping::from));
         };
-        let (hash, is_it): (_, fn(&Row, ApplicationId, &str) -> bool) = match key {
-            MappingKey::Account(account) => {
-                (self.rows.hash(Name::Account(id, account.key())), Row::is_of_account)
-            }
-            MappingKey::ExternalUser(user) => {
-                (self.rows.hash(Name::ExternalUser(id, user.key())), Row::is_of_external_user)
-            }
-        };
-        let text = match key {
-            MappingKey::Account(account) => account.key(),
-            MappingKey::ExternalUser(user) => user.key(),
-        };
+        let name = Name::of_mapping(id, key);
+        let hash = self.rows.hash(&name);
         if !refresh
             && let Some(kept) = self.rows.find(hash)
-            && is_it(&kept, id, text)
+            && name.is_of(&kept)
             && self.serves(&kept, now)
             && let Some(found) = kept.mapping()
         {
@@ -198,9 +206,10 @@ impl Cache {
             let stored = self.storage.configuration(application, identifier).await?;
             return Ok(stored.map(FoundConfiguration::from));
         };
-        let hash = self.rows.hash(Name::Identifier(application, identifier.key()));
+        let name = Name::Identifier(application, identifier.key());
+        let hash = self.rows.hash(&name);
         if let Some(kept) = self.rows.find(hash)
-            && kept.is_of_identifier(application, identifier.key())
+            && name.is_of(&kept)
             && self.serves(&kept, now)
             && let Some(found) = kept.configuration()
         {
@@ -217,7 +226,7 @@ impl Cache {
 
     /// Until when a row that is read now is served, in seconds; `None` = rows are not remembered.
     fn until(&self, now: Duration) -> Option<u32> {
-        let minutes = self.access.global().credential_cache_timeout;
+        let minutes = self.access.credential_cache_timeout();
         let until = now.as_secs().saturating_add(u64::from(minutes) * 60);
         (minutes > 0).then(|| u32::try_from(until).unwrap_or(u32::MAX))
     }

@@ -306,12 +306,10 @@ fn is_key(spelled: Spelled, text: &[u8], key: &[u8], asked: &str) -> bool {
 }
 
 /// The noun of a text and its canonical form.
-fn spelled<T>(text: &[u8], key: &[u8], noun: impl Fn(&str, &str) -> T) -> Option<T> {
+fn spelled<T>(text: &[u8], key: &[u8], noun: impl Fn(&str, Option<&str>) -> T) -> Option<T> {
     let text = std::str::from_utf8(text).ok()?;
-    if key.is_empty() {
-        return Some(noun(text, &text.to_ascii_lowercase()));
-    }
-    Some(noun(text, std::str::from_utf8(key).ok()?))
+    let key = if key.is_empty() { None } else { Some(std::str::from_utf8(key).ok()?) };
+    Some(noun(text, key))
 }
 
 fn micros(at: OffsetDateTime) -> Option<i64> {

@@ -47,8 +47,9 @@ impl ConfigStore {
             }
         };
         let place = BagPlace::configuration(application.id, found.id, identifier, found.revision);
-        let bag = self.vault.open(&place, found.sealed.as_ref())?;
-        let read = Configuration { updated_by, ..select(&application, &found, &bag, mode, fields) };
+        let mut bag = self.vault.open(&place, found.sealed.as_ref())?;
+        let read =
+            Configuration { updated_by, ..select(&application, &found, &mut bag, mode, fields) };
         if mode == ReadMode::Runtime {
             let detail = format!("revision {}", read.revision);
             let subject = Subject {
@@ -100,7 +101,7 @@ impl ConfigStore {
 fn select(
     application: &Application,
     found: &FoundConfiguration,
-    bag: &Bag,
+    bag: &mut Bag,
     mode: ReadMode,
     fields: &[Label],
 ) -> Configuration {
@@ -110,12 +111,12 @@ fn select(
         if !fields.is_empty() && !fields.contains(&field.label) {
             continue;
         }
-        let Some(value) = bag.value(field.ordinal) else { continue };
+        let Some(value) = bag.take(field.ordinal) else { continue };
         let label = field.label.as_str().to_owned();
         if field.masked && mode == ReadMode::Admin {
             masked.push(label);
         } else {
-            values.push((label, value.clone()));
+            values.push((label, value));
         }
     }
     Configuration {

@@ -119,6 +119,11 @@ impl Bag {
         self.0.remove(&ordinal).is_some()
     }
 
+    /// Takes the value of a field out, to hand it on.
+    pub fn take(&mut self, ordinal: u16) -> Option<SecretText> {
+        self.0.remove(&ordinal)
+    }
+
     /// The ordinals that have a value.
     pub fn ordinals(&self) -> impl Iterator<Item = u16> {
         self.0.keys().copied()

@@ -67,6 +67,20 @@ impl Spelling {
         Self { both: both.into_boxed_str(), text: text.len() }
     }
 
+    /// Of a text whose canonical form is itself in lower case of ASCII.
+    pub(super) fn lowered(text: &str) -> Self {
+        if !text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            return Self::new(text, text);
+        }
+        let mut both = String::with_capacity(2 * text.len());
+        both.push_str(text);
+        both.push_str(text);
+        if let Some(key) = both.get_mut(text.len()..) {
+            key.make_ascii_lowercase();
+        }
+        Self { both: both.into_boxed_str(), text: text.len() }
+    }
+
     pub(super) fn text(&self) -> &str {
         self.both.get(..self.text).unwrap_or_default()
     }
@@ -117,9 +131,10 @@ pub(super) use canonical_text;
 macro_rules! from_parts {
     ($type:ident) => {
         impl $type {
-            /// Puts together again what was taken apart into [`Self::as_str`] and [`Self::key`].
-            pub(crate) fn from_parts(text: &str, key: &str) -> Self {
-                Self(Spelling::new(text, key))
+            /// Puts together again what was taken apart into [`Self::as_str`] and [`Self::key`];
+            /// `None` for a key that is the text in lower case of ASCII.
+            pub(crate) fn from_parts(text: &str, key: Option<&str>) -> Self {
+                Self(key.map_or_else(|| Spelling::lowered(text), |key| Spelling::new(text, key)))
             }
         }
     };

@@ -76,12 +76,12 @@ pub(super) const STATEMENTS: &[Statement] = &[
 pub enum Change {
     /// The settings of the system.
     System,
-    /// An application, its accounts or fields; or it was created or deleted.
+    /// An application, its accounts or fields; or it was created or deleted; or what is remembered of it
+    /// and its rows is to be forgotten.
     Application(ApplicationId),
     /// A configuration of an application was written or deleted.
     Configuration(ApplicationId, ConfigurationId),
-    /// Mappings of an application, or their credentials; or what is cached of its rows is to be
-    /// forgotten.
+    /// Mappings of an application, or their credentials.
     Mappings(ApplicationId),
     /// One mapping of an application, or its credentials; or it was created or deleted.
     Mapping(ApplicationId, MappingId),

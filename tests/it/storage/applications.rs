@@ -18,7 +18,7 @@ async fn an_application_comes_back_as_it_was_written() {
         let written = application("Order Routing.Settings");
         insert(storage, &written).await.unwrap();
         let read = storage.application(&name("ORDER routing.SETTINGS")).await.unwrap().unwrap();
-        assert_eq!(read, written);
+        assert_eq!(*read, written);
         assert_eq!(read.name.as_str(), "Order Routing.Settings");
         assert_eq!(read.users.to_texts(), ["DEV\\Zeta", "DEV\\alpha"]);
         assert_eq!(storage.application(&name("other")).await.unwrap(), None);
@@ -63,7 +63,7 @@ async fn mutable_parts_change_and_the_others_stay() {
         assert_eq!(storage.application(&before.name).await.unwrap().as_deref(), Some(&before));
         transaction.commit().await.unwrap();
         let read = storage.application(&before.name).await.unwrap().unwrap();
-        assert_eq!(read, after);
+        assert_eq!(*read, after);
         assert_eq!(read.users.to_texts(), ["DEV\\alpha", "DEV\\Zeta", "DEV\\new"]);
 
         let mut transaction = storage.begin().await.unwrap();

@@ -2,6 +2,7 @@
 
 mod applications;
 mod audit;
+mod batches;
 mod changes;
 mod configurations;
 mod generations;

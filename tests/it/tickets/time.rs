@@ -46,6 +46,11 @@ async fn age(desk: &Desk<'_>) {
     ] {
         sqlx::query(statement).execute(&mut database).await.expect("aged");
     }
+    // The server does not hear of what was done behind its back.
+    let purge = v1::PurgeCacheRequest { name: APPLICATION.into() };
+    let purged: Result<v1::PurgeCacheResponse, _> =
+        ask(&desk.app_admin, "Applications/PurgeCache", purge).await;
+    purged.expect("purged");
 }
 
 #[test]
