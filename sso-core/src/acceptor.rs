@@ -2,8 +2,9 @@
 //! says who is there.
 
 use std::{
-    io,
+    fmt, io,
     net::SocketAddr,
+    ops::Deref,
     pin::Pin,
     sync::{
         Arc,
@@ -18,7 +19,6 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    time::Sleep,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
@@ -29,6 +29,7 @@ pub use crate::recheck::{RecheckPeer, RecheckPeerLayer};
 use crate::{
     peer::PeerCertificate,
     places::{Place, Places},
+    quiet::Quiet,
     recheck::{GRACE, Tripwire, Verdict},
     tls::{Application, TlsGeneration, TlsReason, TlsReloader},
     verifier::{CertificateSummary, Note, noted},
@@ -72,9 +73,17 @@ impl Default for AcceptLimits {
     }
 }
 
-/// The peer of a connection: in the extensions of every request on it.
+/// Called before bytes leave on a connection, by the thread that sends them: what must be on record
+/// before an answer is seen is put there now. An error breaks the connection, and nothing is sent.
+pub type BeforeWrite = Arc<dyn Fn() -> io::Result<()> + Send + Sync>;
+
+/// The peer of a connection: in the extensions of every request on it. Clones share one.
 #[derive(Clone, Debug)]
-pub struct Peer {
+pub struct Peer(Arc<PeerFacts>);
+
+/// What is known of a peer.
+#[derive(Debug)]
+pub struct PeerFacts {
     /// Where the connection comes from.
     pub addr: SocketAddr,
     /// The TLS generation that the connection was accepted under.
@@ -86,16 +95,26 @@ pub struct Peer {
     /// showed none.
     pub certificate: Option<Arc<PeerCertificate>>,
     /// Whether the certificates were still good when last looked at.
-    pub(crate) verdict: Arc<Verdict>,
+    pub(crate) verdict: Verdict,
     /// Whether a request of it was admitted.
-    admitted: Arc<AtomicBool>,
+    admitted: AtomicBool,
+}
+
+impl Deref for Peer {
+    type Target = PeerFacts;
+
+    fn deref(&self) -> &PeerFacts {
+        &self.0
+    }
 }
 
 impl Peer {
     /// Notes that a request on the connection was admitted: a peer without a certificate has proved
     /// who it is, and is not cut off after [`AcceptLimits::stranger_timeout`].
     pub fn note_admitted(&self) {
-        self.admitted.store(true, Ordering::Relaxed);
+        if !self.admitted.load(Ordering::Relaxed) {
+            self.admitted.store(true, Ordering::Relaxed);
+        }
     }
 }
 
@@ -121,46 +140,102 @@ async fn accept_loop(
     shutdown: CancellationToken,
     accepted: Accepted,
 ) {
-    let places = Places::new(limits.handshakes);
-    let strangers = Arc::new(Semaphore::new(limits.strangers));
-    let lingering = Arc::new(Semaphore::new(LINGERING));
+    let door = TlsDoor::new(tls, limits, None);
     loop {
-        let connection = tokio::select! {
-            () = shutdown.cancelled() => return,
+        let arrival = tokio::select! {
             () = accepted.closed() => return,
-            connection = listener.accept() => connection,
+            arrival = door.arrival(&listener, &shutdown) => arrival,
         };
-        match connection {
-            Ok((tcp, addr)) => {
-                // Not given up for a shutdown: who was accepted is served, where others go on listening
-                // at the same address.
-                let place = tokio::select! {
-                    () = accepted.closed() => return,
-                    place = places.take(Some(addr.ip())) => place,
-                };
-                let (tls, accepted) = (Arc::clone(&tls), accepted.clone());
-                let (strangers, lingering) = (Arc::clone(&strangers), Arc::clone(&lingering));
-                tokio::spawn(async move {
-                    match shake_hands(tcp, addr, tls, limits, place).await {
-                        Shaken::Done(connection) => {
-                            if let Some(connection) = connection.admit(strangers, limits) {
-                                // An error only says that the server is going away.
-                                let _ = accepted.send(Ok(connection)).await;
-                            }
-                        }
-                        Shaken::Refused(tcp) => {
-                            if let Ok(_listening) = lingering.try_acquire() {
-                                linger(tcp).await;
-                            }
-                        }
-                        Shaken::Gone => {}
-                    }
-                });
+        let Some(Arrival { tcp, addr, place }) = arrival else { return };
+        let (door, accepted) = (Arc::clone(&door), accepted.clone());
+        tokio::spawn(async move {
+            if let Some(connection) = door.let_in(tcp, addr, place).await {
+                // An error only says that the server is going away.
+                let _ = accepted.send(Ok(connection)).await;
             }
-            Err(error) => {
-                tracing::warn!(%error, "a connection cannot be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+        });
+    }
+}
+
+/// Who has come, and has shown nothing yet.
+pub(crate) struct Arrival {
+    pub(crate) tcp: TcpStream,
+    pub(crate) addr: SocketAddr,
+    pub(crate) place: Place,
+}
+
+/// What all connections of one listener pass: their limits are for all of them together.
+pub(crate) struct TlsDoor {
+    tls: Arc<TlsReloader>,
+    limits: AcceptLimits,
+    places: Places,
+    strangers: Arc<Semaphore>,
+    lingering: Semaphore,
+    before_write: Option<BeforeWrite>,
+}
+
+impl TlsDoor {
+    pub(crate) fn new(
+        tls: Arc<TlsReloader>,
+        limits: AcceptLimits,
+        before_write: Option<BeforeWrite>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            tls,
+            limits,
+            places: Places::new(limits.handshakes),
+            strangers: Arc::new(Semaphore::new(limits.strangers)),
+            lingering: Semaphore::new(LINGERING),
+            before_write,
+        })
+    }
+
+    /// The next one that comes, with a place for the handshake; `None` once `shutdown` has come.
+    pub(crate) async fn arrival(
+        &self,
+        listener: &TcpListener,
+        shutdown: &CancellationToken,
+    ) -> Option<Arrival> {
+        loop {
+            let connection = tokio::select! {
+                () = shutdown.cancelled() => return None,
+                connection = listener.accept() => connection,
+            };
+            match connection {
+                // The place is not given up for a shutdown: who was accepted is served, where others go
+                // on listening at the same address.
+                Ok((tcp, addr)) => {
+                    let place = self.places.take(Some(addr.ip())).await;
+                    return Some(Arrival { tcp, addr, place });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection cannot be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
             }
+        }
+    }
+
+    /// Shakes hands; `None` when the peer is refused.
+    pub(crate) async fn let_in(
+        &self,
+        tcp: TcpStream,
+        addr: SocketAddr,
+        place: Place,
+    ) -> Option<Connection> {
+        match shake_hands(tcp, addr, &self.tls, self.limits, place).await {
+            Shaken::Done(connection) => {
+                let mut connection = connection.admit(&self.strangers, self.limits)?;
+                connection.before_write.clone_from(&self.before_write);
+                Some(connection)
+            }
+            Shaken::Refused(tcp) => {
+                if let Ok(_listening) = self.lingering.try_acquire() {
+                    linger(tcp).await;
+                }
+                None
+            }
+            Shaken::Gone => None,
         }
     }
 }
@@ -176,7 +251,7 @@ enum Shaken {
 async fn shake_hands(
     tcp: TcpStream,
     addr: SocketAddr,
-    tls: Arc<TlsReloader>,
+    tls: &Arc<TlsReloader>,
     limits: AcceptLimits,
     place: Place,
 ) -> Shaken {
@@ -198,8 +273,8 @@ async fn shake_hands(
         shaken = timed => shaken,
     };
     match shaken {
-        Ok((Ok(io), note)) => match identify(&io, addr, &generation, &tls, note.as_ref()) {
-            Ok(peer) => Shaken::Done(Box::new(Connection::new(io, peer, tls))),
+        Ok((Ok(io), note)) => match identify(&io, addr, &generation, tls, note.as_ref()) {
+            Ok(peer) => Shaken::Done(Box::new(Connection::new(io, peer, Arc::clone(tls)))),
             Err((reason, words)) => {
                 refuse(addr, reason, &words, note.as_ref().map(|note| &note.certificate));
                 Shaken::Gone
@@ -243,18 +318,18 @@ fn identify(
         }
         None => None,
     };
-    Ok(Peer {
+    Ok(Peer(Arc::new(PeerFacts {
         addr,
         generation: generation.number(),
         certificate: certificate.map(Arc::new),
-        verdict: Arc::new(Verdict::trusted(
+        verdict: Verdict::trusted(
             generation.number(),
             tls.clock().instant(),
             note.is_some_and(|note| note.is_lenient),
-        )),
-        admitted: Arc::default(),
+        ),
+        admitted: AtomicBool::new(false),
         chain,
-    })
+    })))
 }
 
 /// Says why a handshake failed.
@@ -333,7 +408,6 @@ async fn linger(mut tcp: TcpStream) {
 /// A connection of a verified peer. It breaks soon after the peer's certificate is no longer good, so
 /// that streams end too; that of a peer without a certificate also when it does not prove in time who
 /// it is.
-#[derive(Debug)]
 pub struct Connection {
     io: TlsStream<TcpStream>,
     peer: Peer,
@@ -341,14 +415,20 @@ pub struct Connection {
     /// None once it went off.
     tripwire: Option<Tripwire>,
     stranger: Option<Stranger>,
+    before_write: Option<BeforeWrite>,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("peer", &self.peer).finish_non_exhaustive()
+    }
 }
 
 /// What a connection without a certificate holds.
-#[derive(Debug)]
 struct Stranger {
     _place: OwnedSemaphorePermit,
     /// None once the peer has proved who it is.
-    deadline: Option<Pin<Box<Sleep>>>,
+    deadline: Option<Quiet>,
 }
 
 impl Connection {
@@ -357,7 +437,7 @@ impl Connection {
         let tripwire = Tripwire::new(Arc::clone(&tls), GRACE, move |tls| {
             watched.judge(tls).refusal().is_none()
         });
-        Self { io, peer, tls, tripwire: Some(tripwire), stranger: None }
+        Self { io, peer, tls, tripwire: Some(tripwire), stranger: None, before_write: None }
     }
 
     /// The peer of it: for servers that do not know [`Connected`].
@@ -367,14 +447,14 @@ impl Connection {
     }
 
     /// Counts the connection; one without a certificate takes a place, or is closed.
-    fn admit(mut self, strangers: Arc<Semaphore>, limits: AcceptLimits) -> Option<Self> {
+    fn admit(mut self, strangers: &Arc<Semaphore>, limits: AcceptLimits) -> Option<Self> {
         if self.peer.certificate.is_none() {
-            let Ok(place) = strangers.try_acquire_owned() else {
+            let Ok(place) = Arc::clone(strangers).try_acquire_owned() else {
                 let words = "too many connections without a client certificate";
                 refuse(self.peer.addr, TlsReason::TooManyConnections, words, None);
                 return None;
             };
-            let deadline = Some(Box::pin(tokio::time::sleep(limits.stranger_timeout)));
+            let deadline = Some(Quiet::new(tokio::time::sleep(limits.stranger_timeout)));
             self.stranger = Some(Stranger { _place: place, deadline });
         }
         count("accepted", "");
@@ -385,7 +465,7 @@ impl Connection {
     fn check_stranger(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         let Some(stranger) = &mut self.stranger else { return Ok(()) };
         let Some(deadline) = &mut stranger.deadline else { return Ok(()) };
-        if deadline.as_mut().poll(context).is_pending() {
+        if deadline.poll(context).is_pending() {
             return Ok(());
         }
         if self.peer.admitted.load(Ordering::Relaxed) {
@@ -399,8 +479,13 @@ impl Connection {
         ))
     }
 
-    fn check(&self) -> io::Result<()> {
-        if self.peer.is_cut_off(&self.tls) { Err(no_longer_valid()) } else { Ok(()) }
+    /// What has to be before bytes are sent.
+    fn before_write(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        if self.peer.is_cut_off(&self.tls) {
+            return Err(no_longer_valid());
+        }
+        self.check_stranger(context)?;
+        self.before_write.as_ref().map_or(Ok(()), |before_write| before_write())
     }
 
     /// Breaks the connection of a peer that is not trusted any more.
@@ -444,8 +529,7 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.check()?;
-        self.check_stranger(context)?;
+        self.before_write(context)?;
         Pin::new(&mut self.io).poll_write(context, bytes)
     }
 
@@ -454,8 +538,7 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.check()?;
-        self.check_stranger(context)?;
+        self.before_write(context)?;
         Pin::new(&mut self.io).poll_write_vectored(context, slices)
     }
 

@@ -16,12 +16,14 @@
 //! A key that wraps never seals data, and a key that seals data never wraps.
 
 pub mod acceptor;
+mod application_keys;
 pub mod clock;
 pub mod connector;
 pub mod derive;
 pub mod exit;
 pub mod key_ring;
 pub mod lanes;
+pub mod late_span;
 pub mod local;
 pub mod memory;
 pub mod officer;
@@ -30,10 +32,12 @@ pub mod passphrase;
 pub mod peer;
 mod places;
 pub mod process;
+mod quiet;
 mod recheck;
 pub mod revocations;
 pub mod seal;
 pub mod secret;
+pub mod serving;
 pub mod settings;
 pub mod shutdown;
 pub mod telemetry;

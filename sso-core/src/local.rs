@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     fs::{self, File},
     io,
     os::unix::{
@@ -23,13 +24,13 @@ use rustix::fs::{FlockOperation, flock};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{UnixListener, UnixSocket, UnixStream},
-    sync::{Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
-use crate::acceptor::AcceptLimits;
+use crate::acceptor::{AcceptLimits, BeforeWrite};
 
 /// Pause after a failed `accept`, so that a lack of file descriptors does not become a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -199,35 +200,75 @@ async fn accept_loop(
     shutdown: CancellationToken,
     accepted: mpsc::Sender<io::Result<LocalConnection>>,
 ) {
-    let slots = Arc::new(Semaphore::new(limits.handshakes));
-    let users = Arc::new(Users { most: limits.per_local_user, connected: Mutex::default() });
+    let door = LocalDoor::new(limits, None);
     loop {
-        let next = async {
-            let slot = Arc::clone(&slots).acquire_owned().await;
-            (slot, listener.listener.accept().await)
-        };
-        let (slot, connection) = tokio::select! {
-            () = shutdown.cancelled() => return,
+        let arrival = tokio::select! {
             () = accepted.closed() => return,
-            next = next => next,
+            arrival = door.arrival(&listener, &shutdown) => arrival,
         };
-        match connection {
-            Ok((io, _)) => {
-                let (accepted, users) = (accepted.clone(), Arc::clone(&users));
-                tokio::spawn(async move {
-                    let _slot = slot;
-                    let identified = identify(io, &users, limits.handshake_timeout).await;
-                    if let Some(connection) = identified {
-                        // An error only says that the server is going away.
-                        let _ = accepted.send(Ok(connection)).await;
-                    }
-                });
+        let Some((io, slot)) = arrival else { return };
+        let (door, accepted) = (Arc::clone(&door), accepted.clone());
+        tokio::spawn(async move {
+            let _slot = slot;
+            if let Some(connection) = door.let_in(io).await {
+                // An error only says that the server is going away.
+                let _ = accepted.send(Ok(connection)).await;
             }
-            Err(error) => {
-                tracing::warn!(%error, "a local connection cannot be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+        });
+    }
+}
+
+/// What all connections of the socket pass.
+pub(crate) struct LocalDoor {
+    slots: Arc<Semaphore>,
+    users: Arc<Users>,
+    within: Duration,
+    before_write: Option<BeforeWrite>,
+}
+
+impl LocalDoor {
+    pub(crate) fn new(limits: AcceptLimits, before_write: Option<BeforeWrite>) -> Arc<Self> {
+        Arc::new(Self {
+            slots: Arc::new(Semaphore::new(limits.handshakes)),
+            users: Arc::new(Users { most: limits.per_local_user, connected: Mutex::default() }),
+            within: limits.handshake_timeout,
+            before_write,
+        })
+    }
+
+    /// The next one that comes, and its place until it is known who that is; `None` once `shutdown` has
+    /// come.
+    pub(crate) async fn arrival(
+        &self,
+        listener: &LocalListener,
+        shutdown: &CancellationToken,
+    ) -> Option<(UnixStream, OwnedSemaphorePermit)> {
+        loop {
+            let next = async {
+                let slot = Arc::clone(&self.slots).acquire_owned().await;
+                (slot, listener.listener.accept().await)
+            };
+            let (slot, connection) = tokio::select! {
+                () = shutdown.cancelled() => return None,
+                next = next => next,
+            };
+            match (slot, connection) {
+                (Ok(slot), Ok((io, _))) => return Some((io, slot)),
+                // Nobody closes the semaphore.
+                (Err(_), _) => return None,
+                (_, Err(error)) => {
+                    tracing::warn!(%error, "a local connection cannot be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
             }
         }
+    }
+
+    /// Finds out who that is; `None` when the user has too many connections.
+    pub(crate) async fn let_in(&self, io: UnixStream) -> Option<LocalConnection> {
+        let mut connection = identify(io, &self.users, self.within).await?;
+        connection.before_write.clone_from(&self.before_write);
+        Some(connection)
     }
 }
 
@@ -291,7 +332,8 @@ async fn identify(io: UnixStream, users: &Arc<Users>, within: Duration) -> Optio
             (None, None)
         }
     };
-    Some(LocalConnection { io, peer: LocalPeer { uid, user, pid, program }, _place: place })
+    let peer = LocalPeer { uid, user, pid, program };
+    Some(LocalConnection { io, peer, before_write: None, _place: place })
 }
 
 /// The name of a user in the system's database of users; `None` where it has none. The database may be a
@@ -313,11 +355,29 @@ fn program_of(pid: i32) -> Option<Arc<str>> {
 }
 
 /// A connection of a process on this machine.
-#[derive(Debug)]
 pub struct LocalConnection {
     io: UnixStream,
     peer: LocalPeer,
+    before_write: Option<BeforeWrite>,
     _place: Place,
+}
+
+impl fmt::Debug for LocalConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalConnection").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+impl LocalConnection {
+    /// The process at the other end.
+    #[must_use]
+    pub fn peer(&self) -> &LocalPeer {
+        &self.peer
+    }
+
+    fn before_write(&self) -> io::Result<()> {
+        self.before_write.as_ref().map_or(Ok(()), |before_write| before_write())
+    }
 }
 
 impl Connected for LocalConnection {
@@ -344,6 +404,7 @@ impl AsyncWrite for LocalConnection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.before_write()?;
         Pin::new(&mut self.io).poll_write(context, bytes)
     }
 
@@ -352,6 +413,7 @@ impl AsyncWrite for LocalConnection {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.before_write()?;
         Pin::new(&mut self.io).poll_write_vectored(context, slices)
     }
 

@@ -4,7 +4,6 @@
 use std::{
     fmt,
     future::{Ready, ready},
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -18,6 +17,7 @@ use tower::{Layer, Service};
 
 use crate::{
     acceptor::Peer,
+    quiet::Quiet,
     tls::{TlsGeneration, TlsReason, TlsReloader},
     verifier::{CertificateSummary, Refusal, unix_time},
 };
@@ -149,7 +149,7 @@ impl Peer {
 /// Goes off when the peer of a connection has not been trusted for some time: after every change of
 /// files and lists, and at least every minute, it is looked whether it still is. So connections end,
 /// too, on which nobody says anything.
-pub(crate) struct Tripwire(Pin<Box<dyn Future<Output = ()> + Send>>);
+pub(crate) struct Tripwire(Quiet);
 
 impl Tripwire {
     /// One that goes off when `is_trusted` says no and says so again after `grace`.
@@ -158,7 +158,7 @@ impl Tripwire {
         grace: Duration,
         is_trusted: impl Fn(&TlsReloader) -> bool + Send + 'static,
     ) -> Self {
-        Self(Box::pin(async move {
+        Self(Quiet::new(async move {
             let mut changes = tls.changes();
             loop {
                 if !is_trusted(&tls) {
@@ -175,7 +175,7 @@ impl Tripwire {
 
     /// Whether it has gone off. Not to be asked again after that.
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        self.0.as_mut().poll(context)
+        self.0.poll(context)
     }
 }
 

@@ -9,6 +9,8 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
+use crate::late_span::{self, LateSpans};
+
 /// Directives that stand whatever the settings say: statements of SQL are not logged, and the network
 /// libraries do not write down the frames and headers they see.
 const FIXED: &[&str] = &[
@@ -123,8 +125,12 @@ pub fn init(settings: &TelemetrySettings) -> Result<Metrics, TelemetryError> {
         LogFormat::Text => layer.with_ansi(std::io::stderr().is_terminal()).boxed(),
         LogFormat::Json => layer.with_ansi(false).json().flatten_event(true).boxed(),
     };
+    // Square brackets ask about spans.
+    if settings.log_filter.contains('[') {
+        late_span::make_at_once();
+    }
     tracing_subscriber::registry()
-        .with(layer.with_filter(filter))
+        .with(layer.and_then(LateSpans).with_filter(filter))
         .try_init()
         .map_err(|_| TelemetryError::Twice)?;
     let recorder = PrometheusBuilder::new()

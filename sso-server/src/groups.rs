@@ -5,7 +5,10 @@ use std::{
     fs,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -37,6 +40,8 @@ type Stamp = Option<(u64, u64, i64, i64, i64)>;
 pub struct Groups {
     file: Option<PathBuf>,
     members: ArcSwap<Membership>,
+    /// Rises after every change of the members.
+    generation: AtomicU64,
     /// What the file looked like when it was last read.
     seen: Mutex<Stamp>,
     /// Groups that there were, and are not any more: canonical key and name as it was written.
@@ -64,7 +69,13 @@ impl Groups {
         let members = file.map(read).transpose()?.unwrap_or_default();
         let file = file.map(Path::to_owned);
         let missing = watch::Sender::default();
-        Ok(Arc::new(Self { file, members: ArcSwap::from_pointee(members), seen, missing }))
+        Ok(Arc::new(Self {
+            file,
+            members: ArcSwap::from_pointee(members),
+            generation: AtomicU64::new(0),
+            seen,
+            missing,
+        }))
     }
 
     /// All groups that the account is in, directly or by way of other groups: canonical keys, and the
@@ -78,6 +89,13 @@ impl Groups {
     #[must_use]
     pub fn of_group(&self, key: &str) -> BTreeMap<String, String> {
         self.members.load().all_of(key)
+    }
+
+    /// The number of the groups in force: what was worked out from them holds as long as it is the same,
+    /// where it was read before.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     /// Whether there is a group of this name.
@@ -127,6 +145,7 @@ impl Groups {
                 tracing::info!(groups = members.groups.len(), "groups reloaded");
                 let members = Arc::new(members);
                 let before = self.members.swap(Arc::clone(&members));
+                self.generation.fetch_add(1, Ordering::Release);
                 self.note_missing(&before, &members);
             }
             Err(error) => {

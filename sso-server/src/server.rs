@@ -8,29 +8,30 @@ use std::{
 };
 
 use sso_core::{
-    acceptor::{AcceptLimits, RecheckPeerLayer, mtls_incoming},
+    acceptor::AcceptLimits,
     clock::Clock,
     connector::ClientTls,
     exit::Exit,
-    local::{LocalError, LocalListener, local_incoming},
+    lanes::{self, Lanes},
+    local::{LocalError, LocalListener},
     operations::{Pages, Readiness, serve_operations},
+    serving::Serving,
     shutdown::{self, Shutdown},
     telemetry::Metrics,
     tls::{Application, TlsError, TlsReloader},
 };
-use sso_proto::{Event, FILE_DESCRIPTOR_SET, Reason, Refusal};
+use sso_proto::{Event, FILE_DESCRIPTOR_SET, Reason};
 use tokio::net::TcpListener;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{Status, service::Routes, transport::Server};
-use tower::limit::GlobalConcurrencyLimitLayer;
+use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
 use uuid::Uuid;
 
 use crate::{
     access::Access,
     announce,
-    api::{self, EntryLayer},
+    api::Door,
     assertion::Assertions,
-    audit::{Audit, AuditWriter},
+    audit::{Audit, AuditWriter, Writer},
     changes::{ChangeReader, Changes},
     error::Error,
     generations,
@@ -78,9 +79,6 @@ pub enum ServerError {
     /// The Unix socket cannot be listened on.
     #[error(transparent)]
     Local(#[from] LocalError),
-    /// The transport failed while serving.
-    #[error("serving failed: {0}")]
-    Serve(#[from] tonic::transport::Error),
     /// Signals or reflection cannot be set up.
     #[error("cannot start: {0}")]
     Start(String),
@@ -95,7 +93,7 @@ impl ServerError {
             Self::Storage(StorageError::Settings(_)) => Exit::Settings,
             Self::Storage(StorageError::Unavailable(_)) => Exit::Unavailable,
             Self::Listen { .. } | Self::Local(_) => Exit::Unavailable,
-            Self::Storage(_) | Self::Rule(_) | Self::Serve(_) | Self::Start(_) => Exit::Refused,
+            Self::Storage(_) | Self::Rule(_) | Self::Start(_) => Exit::Refused,
         }
     }
 }
@@ -181,19 +179,20 @@ pub async fn run(settings: Settings, metrics: Metrics) -> Result<(), ServerError
     let observing =
         observe(Arc::clone(&parts.master), storage.clone(), readiness, reporter, stages.clone());
     tasks.spawn(observing);
-    let routes = routes(&house, health, settings.reflection)?;
-    let doors = Doors {
-        limit: GlobalConcurrencyLimitLayer::new(settings.max_requests),
-        entry: EntryLayer::new(house),
-        routes,
-        draining: stages.draining(),
-    };
-    let serving = doors.serve(listener, local, Arc::clone(&parts.tls));
+    let lanes = Lanes::start(settings.lanes)
+        .map_err(|error| ServerError::Start(format!("no threads to serve on: {error}")))?;
+    let others = others(health, settings.reflection)?;
+    let certificates = Arc::clone(&parts.tls);
+    let count = lanes.handles().len();
+    let door = Door::new(&house, certificates, &others, count, settings.max_requests);
+    let before_write = house.audit.before_write();
+    let serving = Serving::new(&lanes, settings.connection_age, before_write, stages.draining());
+    let serving = serve(serving, door, listener, local, Arc::clone(&parts.tls));
     tracing::info!(event = Event::Started.number(), %address, server = settings.name, "serving");
     shutdown::notify_ready();
     let stop = stages.stop();
     tokio::select! {
-        served = serving => served?,
+        () = serving => {}
         () = stop.cancelled() => tracing::warn!("requests still in work are given up"),
     }
     stages.stop_now();
@@ -203,57 +202,28 @@ pub async fn run(settings: Settings, metrics: Metrics) -> Result<(), ServerError
     if tokio::time::timeout(settings.stop_grace, tasks.wait()).await.is_err() {
         tracing::warn!("some tasks did not end in time");
     }
+    // Connections to the database may belong to lanes, which end last.
     storage.close().await;
+    drop(lanes);
     tracing::info!(event = Event::Stopped.number(), "stopped");
     Ok(())
 }
 
-/// What stands between clients and the services, whichever way they come.
-struct Doors {
-    limit: GlobalConcurrencyLimitLayer,
-    entry: EntryLayer,
-    routes: Routes,
-    draining: CancellationToken,
-}
-
-impl Doors {
-    /// Serves clients over TLS, and those on this machine over the socket where there is one.
-    async fn serve(
-        self,
-        listener: TcpListener,
-        local: Option<LocalListener>,
-        tls: Arc<TlsReloader>,
-    ) -> Result<(), tonic::transport::Error> {
-        let (limits, draining) = (AcceptLimits::default(), self.draining.clone());
-        let over_tls = transport()
-            .layer(self.limit.clone())
-            .layer(RecheckPeerLayer::new(Arc::clone(&tls), recheck_refused))
-            .layer(self.entry.clone())
-            .add_routes(self.routes.clone())
-            .serve_with_incoming_shutdown(
-                mtls_incoming(listener, tls, limits, draining.clone()),
-                told_to_stop(draining.clone()),
-            );
-        let Some(local) = local else { return over_tls.await };
-        tracing::info!(socket = %local.path().display(), "serving this machine too");
-        let over_socket = transport()
-            .layer(self.limit)
-            .layer(self.entry)
-            .add_routes(self.routes)
-            .serve_with_incoming_shutdown(
-                local_incoming(local, limits, draining.clone()),
-                draining.cancelled_owned(),
-            );
-        tokio::try_join!(over_tls, over_socket).map(drop)
-    }
-}
-
-fn transport() -> Server {
-    Server::builder()
-        .http2_keepalive_interval(Some(Duration::from_secs(20)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-        .max_concurrent_streams(256)
-        .load_shed(true)
+/// Serves clients over TLS, and those on this machine over the socket where there is one, until the server
+/// has drained.
+async fn serve(
+    serving: Serving,
+    door: Arc<Door>,
+    listener: TcpListener,
+    local: Option<LocalListener>,
+    tls: Arc<TlsReloader>,
+) {
+    let limits = AcceptLimits::default();
+    let visit = move |visitor| door.visit(visitor, lanes::current());
+    let over_tls = serving.over_tls(listener, tls, limits, visit.clone());
+    let Some(local) = local else { return over_tls.await };
+    tracing::info!(socket = %local.path().display(), "serving this machine too");
+    tokio::join!(over_tls, serving.over_socket(local, limits, visit));
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, ServerError> {
@@ -285,7 +255,8 @@ async fn build(
     let system = storage.system().await?.ok_or_else(no_system)?;
     access.adopt(system.global, system.updated_at);
     access.adopt_server_settings(storage.server_settings(&settings.name).await?);
-    let (audit, writer) = Audit::new(&settings.name, clock.clone(), storage.clone());
+    let by = Writer { system: system.id, server: &settings.name };
+    let (audit, writer) = Audit::open(by, &settings.audit, clock.clone(), storage.clone())?;
     let (master, link) = MasterSecret::new(
         &settings.master,
         &ClientTls::from(Arc::clone(&tls)),
@@ -313,6 +284,7 @@ async fn build(
             started_at,
             schema_version,
         },
+        cache: settings.cache,
     });
     Ok(Parts {
         house,
@@ -515,13 +487,8 @@ fn tell_readiness(reasons: &[String], was_told: bool) {
     }
 }
 
-/// Returns when the signal to stop has come.
-async fn told_to_stop(draining: CancellationToken) {
-    draining.cancelled().await;
-    tracing::info!(event = Event::Stopping.number(), "stopping");
-}
-
-fn routes<H>(house: &Arc<House>, health: H, reflection: bool) -> Result<Routes, ServerError>
+/// The services that are not of the product itself.
+fn others<H>(health: H, reflection: bool) -> Result<Routes, ServerError>
 where
     H: tower::Service<
             http::Request<tonic::body::Body>,
@@ -534,7 +501,7 @@ where
         + 'static,
     H::Future: Send + 'static,
 {
-    let mut routes = api::services(house).add_service(health);
+    let mut routes = Routes::new(health);
     if reflection {
         let builder = || {
             tonic_reflection::server::Builder::configure()
@@ -547,8 +514,4 @@ where
             .add_service(builder().build_v1alpha().map_err(start)?);
     }
     Ok(routes)
-}
-
-fn recheck_refused(why: String) -> Status {
-    Refusal::new(Reason::CertificateRefused, why).into_status()
 }

@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -10,6 +11,7 @@ use serde::Deserialize;
 use sso_core::{
     process::ProcessSettings,
     secret::SecretText,
+    serving::ConnectionAge,
     settings::{self, SettingsError, resolve},
     telemetry::TelemetrySettings,
     tls::{ClientCertificate, TlsSettings},
@@ -17,6 +19,8 @@ use sso_core::{
 
 use crate::{
     assertion::AssertionSettings,
+    audit::{AuditSection, AuditSettings},
+    cache::CacheSettings,
     error::Error,
     identity::{Identity, IdentitySection},
     master::MasterSettings,
@@ -44,8 +48,12 @@ pub struct Settings {
     pub operations_listen: Option<SocketAddr>,
     /// Serve `grpc.reflection`.
     pub reflection: bool,
-    /// Requests in work at once; more are refused.
+    /// Requests that wait for something at once; more are refused.
     pub max_requests: usize,
+    /// Threads that serve connections; as many as there are processors if absent.
+    pub lanes: Option<NonZeroUsize>,
+    /// How long connections last.
+    pub connection_age: ConnectionAge,
     /// How long requests in work may go on when the server stops.
     pub stop_grace: Duration,
     /// Certificates.
@@ -56,8 +64,12 @@ pub struct Settings {
     pub migrate: bool,
     /// Where the keys come from.
     pub master: MasterSettings,
+    /// How reveals and denials are recorded.
+    pub audit: AuditSettings,
     /// How values are sealed again after a rotation.
     pub reseal: ResealSettings,
+    /// How much is remembered.
+    pub cache: CacheSettings,
     /// Who clients are.
     pub identity: Identity,
     /// The administrators of a new system.
@@ -84,13 +96,19 @@ struct File {
     reflection: bool,
     #[serde(default = "default_max_requests")]
     max_requests: usize,
+    lanes: Option<NonZeroUsize>,
+    connection_age_seconds: Option<u64>,
     #[serde(default = "default_stop_grace")]
     stop_grace_seconds: u64,
     tls: TlsSettings,
     database: DatabaseSection,
     master: MasterSettings,
     #[serde(default)]
+    audit: AuditSection,
+    #[serde(default)]
     reseal: ResealSettings,
+    #[serde(default)]
+    cache: CacheSettings,
     identity: IdentitySection,
     initial: InitialSection,
     assertion: Option<AssertionSettings>,
@@ -163,9 +181,12 @@ impl Settings {
         file.master.check().map_err(|(key, why)| refused(&format!("master.{key}"), why))?;
         file.master.resolve(&base);
         file.reseal.check().map_err(|(key, why)| refused(&format!("reseal.{key}"), why))?;
+        file.cache.check().map_err(|(key, why)| refused(&format!("cache.{key}"), why))?;
         let assertion = file.assertion.as_ref().map_or(Ok(()), AssertionSettings::check);
         assertion.map_err(|(key, why)| refused(&format!("assertion.{key}"), why))?;
         let database = database(&file.database, &base, path)?;
+        let audit = file.audit.build(&base, &database.url);
+        let audit = audit.map_err(|(key, why)| refused(&format!("audit.{key}"), why))?;
         let migrate = file.database.migrate;
         let development = file.tls.allow_development;
         let identity = std::mem::take(&mut file.identity).build(&base, path, development)?;
@@ -183,12 +204,16 @@ impl Settings {
             operations_listen: file.operations_listen,
             reflection: file.reflection,
             max_requests: file.max_requests.max(1),
+            lanes: file.lanes,
+            connection_age: connection_age(file.connection_age_seconds),
             stop_grace: Duration::from_secs(file.stop_grace_seconds),
             tls: file.tls.resolve(&base),
             database,
             migrate,
             master: file.master,
+            audit,
             reseal: file.reseal,
+            cache: file.cache,
             identity,
             initial,
             assertion: file.assertion,
@@ -196,6 +221,15 @@ impl Settings {
             process: file.process,
         })
     }
+}
+
+/// 0 stands for no limit.
+fn connection_age(seconds: Option<u64>) -> ConnectionAge {
+    let default = ConnectionAge::default();
+    let most = seconds.map_or(default.most, |seconds| {
+        Some(Duration::from_secs(seconds)).filter(|most| !most.is_zero())
+    });
+    ConnectionAge { most, ..default }
 }
 
 fn database(
@@ -337,6 +371,9 @@ sso_administrators = ['DEV\SSO Administrators']
             ("[database]", "[database]\npassword = 'x'", "password"),
             ("[database]", "[reseal]\nbatch_rows = 0\n[database]", "reseal.batch_rows"),
             ("[database]", "[reseal]\nrows = 1\n[database]", "rows"),
+            ("[database]", "[audit]\njournal_max_mb = 0\n[database]", "audit.journal_max_mb"),
+            ("[database]", "[audit]\nmode = 'never'\n[database]", "never"),
+            ("[database]", "[cache]\nmegabytes = 0\n[database]", "cache.megabytes"),
             (
                 "[database]",
                 "[assertion]\nissuer = 'x'\naudiences = []\n[database]",

@@ -1,5 +1,7 @@
 //! The access table: one row per gRPC method. ESSO.md 2.3 is the source of every row.
 
+use std::{collections::HashMap, sync::LazyLock};
+
 use super::{Action, Role};
 
 /// One row of the access table.
@@ -95,5 +97,29 @@ pub const METHODS: &[Method] = &[
 /// The row of a gRPC path.
 #[must_use]
 pub fn method(path: &str) -> Option<&'static Method> {
-    METHODS.iter().find(|method| !method.path.is_empty() && method.path == path)
+    numbered(path).map(|(_, method)| method)
+}
+
+/// The row of a gRPC path, and its number in the table.
+pub(crate) fn numbered(path: &str) -> Option<(usize, &'static Method)> {
+    static BY_PATH: LazyLock<HashMap<&str, (usize, &Method)>> = LazyLock::new(|| {
+        let listed = METHODS.iter().enumerate().filter(|(_, method)| !method.path.is_empty());
+        listed.map(|row| (row.1.path, row)).collect()
+    });
+    BY_PATH.get(path).copied()
+}
+
+/// The first row of an action.
+pub(super) fn row_of(action: Action) -> Option<&'static Method> {
+    static BY_ACTION: LazyLock<Vec<Option<&Method>>> = LazyLock::new(|| {
+        let row = |action: &Action| METHODS.iter().find(|method| method.action == *action);
+        let mut rows = vec![None; Action::ALL.len()];
+        for action in Action::ALL {
+            if let Some(place) = rows.get_mut(*action as usize) {
+                *place = row(action);
+            }
+        }
+        rows
+    });
+    BY_ACTION.get(action as usize).copied().flatten()
 }

@@ -4,6 +4,7 @@
 //! learn who is in which role refuses as well.
 
 mod action;
+mod held;
 mod methods;
 
 use std::{fmt, sync::Arc};
@@ -20,6 +21,7 @@ use crate::{
 };
 
 pub use action::{Action, Effect};
+pub(crate) use methods::numbered;
 pub use methods::{METHODS, Method, method};
 
 /// What a method asks of its caller. The first three each contain the ones behind them; being an
@@ -50,7 +52,7 @@ pub enum Role {
 #[derive(Clone, Debug)]
 pub struct Call {
     /// Who asks.
-    pub caller: Caller,
+    pub caller: Arc<Caller>,
     /// Given back in refusals.
     pub request_id: Uuid,
     /// The caller is on the machine of this server.
@@ -225,13 +227,13 @@ impl Access {
         call: &Call,
         action: Action,
         name: &ApplicationName,
-        application: Option<Application>,
-    ) -> Result<Application, Error> {
+        application: Option<Arc<Application>>,
+    ) -> Result<Arc<Application>, Error> {
         let role = self.enter(action)?;
         let caller = &call.caller;
         let sees_all = application.is_none() && self.is_affiliate_administrator(caller);
         if !sees_all {
-            self.require_role(role, call, action, name, application.as_ref())?;
+            self.require_role(role, call, action, name, application.as_deref())?;
         }
         application.ok_or_else(|| {
             let message =
@@ -341,7 +343,7 @@ impl Access {
 /// # Errors
 /// `METHOD_NOT_LISTED`.
 pub(crate) fn row_of(action: Action) -> Result<&'static Method, Error> {
-    METHODS.iter().find(|method| method.action == action).ok_or_else(|| {
+    methods::row_of(action).ok_or_else(|| {
         let message = format!("{} stands in no row of the access table", action.as_str());
         Error::new(Reason::MethodNotListed, message)
     })
@@ -400,14 +402,14 @@ mod tests {
 
     fn call(account: &str, groups: &[&str]) -> Call {
         Call {
-            caller: Caller {
-                account: Account::parse(account).unwrap(),
-                groups: groups
+            caller: Arc::new(Caller::new(
+                Account::parse(account).unwrap(),
+                groups
                     .iter()
                     .map(|g| (Account::parse(g).unwrap().key().to_owned(), (*g).to_owned()))
                     .collect(),
-                proof: crate::model::Proof::Certificate,
-            },
+                crate::model::Proof::Certificate,
+            )),
             request_id: Uuid::nil(),
             local: true,
         }

@@ -1,72 +1,72 @@
 //! Who comes through the door: what a request shows is taken from it, and made a caller.
 
-use http::{HeaderMap, Request, header::AUTHORIZATION};
-use sso_core::{acceptor::Peer, local::LocalPeer};
+use std::sync::Arc;
+
+use http::{HeaderMap, header::AUTHORIZATION};
 use sso_proto::{Reason, Refusal};
 use uuid::Uuid;
 
-use super::entry::refusal;
+use super::{entry::refusal, visit::Connection};
 use crate::{
-    access::Call,
     error::Error,
-    house::House,
     identity::{Bearer, Shown},
+    model::Caller,
 };
 
-/// What a request shows of who asks. The token in it goes no further: it is taken out of the request,
-/// so that no handler and no log sees it.
-pub(super) struct Arrival {
-    peer: Option<Peer>,
-    local: Option<LocalPeer>,
-    bearer: Result<Option<String>, Error>,
-    path: String,
+/// The token of a request, or why it has none that can be used. It goes no further: it is taken out of the
+/// request, so that no handler and no log sees it.
+pub(super) type Bearing = Result<Option<String>, Error>;
+
+/// Who asks on a connection that shows nothing but itself, where that is known already and nobody else
+/// can have the name by now.
+pub(super) fn known(connection: &Connection, bearing: &Bearing) -> Option<Arc<Caller>> {
+    if !matches!(bearing, Ok(None)) {
+        return None;
+    }
+    // Names that somebody else may come to have are looked at each time.
+    connection.known().filter(|caller| caller.proof.subject().is_none())
 }
 
-impl Arrival {
-    pub(super) fn of<B>(request: &mut Request<B>) -> Self {
-        Self {
-            peer: request.extensions().get::<Peer>().cloned(),
-            local: request.extensions().get::<LocalPeer>().cloned(),
-            bearer: take_bearer(request.headers_mut()),
-            path: request.uri().path().to_owned(),
+/// Who asks, if what is shown stands for an account that still belongs to whoever had it first.
+/// `listed`: the method stands in the table; `path` names it where it does not.
+pub(super) async fn admit(
+    connection: &Connection,
+    bearing: Bearing,
+    listed: Result<(), String>,
+    request_id: Uuid,
+) -> Result<Arc<Caller>, Refusal> {
+    let refused = |error: Error| refusal(error.reason, error.message, request_id);
+    let house = &connection.door.house;
+    let bearer = bearing.map_err(refused)?;
+    let caller = match connection.known().filter(|_| bearer.is_none()) {
+        Some(caller) => caller,
+        None => {
+            let shown = Shown {
+                certificate: connection.peer.as_ref().and_then(|peer| peer.certificate.as_deref()),
+                local: connection.local.as_ref(),
+                bearer: bearer.as_deref().map(Bearer),
+            };
+            let generation = house.identity.generation();
+            let caller = house.identity.caller(&shown).await.map_err(refused)?;
+            if bearer.is_none() {
+                connection.know(generation, &caller);
+            }
+            caller
         }
+    };
+    if let Err(path) = listed {
+        let why = format!("the method {path} stands in no row of the access table");
+        return Err(refusal(Reason::MethodNotListed, why, request_id));
     }
-
-    /// Who asks, if the method stands in the table and what is shown stands for an account that still
-    /// belongs to whoever had it first.
-    pub(super) async fn admit(
-        self,
-        house: &House,
-        listed: bool,
-        request_id: Uuid,
-    ) -> Result<Call, Refusal> {
-        let refused = |error: Error| refusal(error.reason, error.message, request_id);
-        let bearer = self.bearer.map_err(refused)?;
-        if self.peer.is_none() && self.local.is_none() {
-            let why = "nothing is known of the connection";
-            return Err(refusal(Reason::NotAuthenticated, why, request_id));
-        }
-        let shown = Shown {
-            certificate: self.peer.as_ref().and_then(|peer| peer.certificate.as_deref()),
-            local: self.local.as_ref(),
-            bearer: bearer.as_deref().map(Bearer),
-        };
-        let caller = house.identity.caller(&shown).await.map_err(refused)?;
-        if !listed {
-            let why = format!("the method {} stands in no row of the access table", self.path);
-            return Err(refusal(Reason::MethodNotListed, why, request_id));
-        }
-        house.principals.confirm(&caller).await.map_err(|error| {
-            tracing::warn!(%request_id, caller = %caller.account, detail = error.for_administrators, "not the one who had the name before");
-            refused(error)
-        })?;
-        let loopback = self.peer.as_ref().is_some_and(|peer| peer.addr.ip().is_loopback());
-        Ok(Call { caller, request_id, local: loopback || self.local.is_some() })
-    }
+    house.principals.confirm(&caller).await.map_err(|error| {
+        tracing::warn!(%request_id, caller = %caller.account, detail = error.for_administrators, "not the one who had the name before");
+        refused(error)
+    })?;
+    Ok(caller)
 }
 
 /// The one bearer token of the headers, which have none any more.
-fn take_bearer(headers: &mut HeaderMap) -> Result<Option<String>, Error> {
+pub(super) fn take_bearer(headers: &mut HeaderMap) -> Bearing {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let found = match (values.next(), values.next()) {
         (None, _) => Ok(None),

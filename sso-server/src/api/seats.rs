@@ -1,8 +1,14 @@
-//! How much of this server one account may take at once, so that no account takes all of it.
+//! How much of this server one account may take at once, so that no account takes all of it; and how much
+//! all of them may.
+//!
+//! Only who waits takes something: a request that is answered at once never has company.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use crate::model::Account;
@@ -51,9 +57,51 @@ impl Drop for Seat {
     }
 }
 
+/// Counts what all have in work.
+#[derive(Debug)]
+pub(super) struct Places {
+    most: usize,
+    taken: AtomicUsize,
+}
+
+/// One place; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Place(Arc<Places>);
+
+impl Places {
+    /// So many for everybody together.
+    pub(super) fn new(most: usize) -> Arc<Self> {
+        Arc::new(Self { most, taken: AtomicUsize::new(0) })
+    }
+
+    /// A place; `None` while there is none left.
+    pub(super) fn take(self: &Arc<Self>) -> Option<Place> {
+        let place = Place(Arc::clone(self));
+        // Given back at once where it is one too many.
+        (self.taken.fetch_add(1, Ordering::Relaxed) < self.most).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.taken.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn there_are_as_many_places_as_there_are() {
+        let places = Places::new(2);
+        let (first, second) = (places.take().unwrap(), places.take());
+        assert!(second.is_some() && places.take().is_none() && places.take().is_none());
+        drop(first);
+        assert!(places.take().is_some());
+        drop(second);
+        assert_eq!(places.taken.load(Ordering::Relaxed), 0);
+    }
 
     #[test]
     fn no_account_takes_the_seats_of_another() {

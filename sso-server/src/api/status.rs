@@ -5,7 +5,11 @@ use std::sync::Arc;
 use sso_proto::{Event, Reason, Refusal};
 use tonic::{Code, Response, Status};
 
-use super::{Handlers, convert::cut, trail::About};
+use super::{
+    Handlers,
+    convert::cut,
+    trail::{About, is_wanted},
+};
 use crate::{
     access::{Action, Call},
     audit::Subject,
@@ -17,12 +21,8 @@ const LONGEST_DETAIL: usize = 1000;
 
 /// The status that `error` is answered with.
 pub(super) fn status(error: Error, call: &Call) -> Status {
-    Refusal {
-        reason: error.reason,
-        message: error.message,
-        request_id: call.request_id.to_string(),
-    }
-    .into_status()
+    let request_id = call.request_id.to_string();
+    Refusal { request_id, ..Refusal::new(error.reason, error.message) }.into_status()
 }
 
 impl Handlers {
@@ -35,7 +35,13 @@ impl Handlers {
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<Response<T>, Status> {
         let answer = self.answer(call, action, application, work).await?;
-        Ok(about(Response::new(answer), action, application))
+        let answer = Response::new(answer);
+        // What it is about is for the line in the log alone.
+        let settings = self.house.access.server_settings();
+        if is_wanted(settings, Some(action), Code::Ok) {
+            return Ok(about(answer, action, application));
+        }
+        Ok(answer)
     }
 
     /// Does the work of a handler. A denial is audited before it is answered.

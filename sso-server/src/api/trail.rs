@@ -4,8 +4,8 @@
 
 use std::net::SocketAddr;
 
-use http::{HeaderValue, Request, Response, header::USER_AGENT};
-use sso_core::{acceptor::Peer, local::LocalPeer};
+use http::{HeaderValue, Response};
+use sso_core::local::LocalPeer;
 use sso_proto::{Event, Refusal};
 use tonic::{Code, Status, body::Body};
 use uuid::Uuid;
@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::convert::cut;
 use crate::{
     access::{Action, Effect},
-    model::{Account, ServerSettings},
+    model::ServerSettings,
 };
 
 /// What a request was about: put beside the answer by its handler, taken by the door. It does not
@@ -41,51 +41,36 @@ impl About {
     }
 }
 
-/// What the door knows of a request under way.
-#[derive(Debug)]
-pub(super) struct Trail {
-    function: String,
-    request_id: Uuid,
-    address: Option<SocketAddr>,
-    local: Option<LocalPeer>,
-    agent: Option<HeaderValue>,
-    caller: String,
+/// What the door knows of a request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Trail<'a> {
+    pub(super) function: &'a str,
+    pub(super) request_id: Uuid,
+    pub(super) address: Option<SocketAddr>,
+    pub(super) local: Option<&'a LocalPeer>,
+    pub(super) agent: Option<&'a HeaderValue>,
+    /// Empty where it is not known.
+    pub(super) caller: &'a str,
 }
 
-impl Trail {
-    /// The trail of a request by somebody who is not known yet.
-    pub(super) fn begin<B>(request: &Request<B>, request_id: Uuid) -> Self {
-        Self {
-            function: cut(request.uri().path()).to_owned(),
-            request_id,
-            address: request.extensions().get::<Peer>().map(|peer| peer.addr),
-            local: request.extensions().get::<LocalPeer>().cloned(),
-            agent: request.headers().get(USER_AGENT).cloned(),
-            caller: String::new(),
-        }
-    }
-
-    /// Notes who asks.
-    pub(super) fn came_from(&mut self, account: &Account) {
-        account.as_str().clone_into(&mut self.caller);
-    }
-
+impl Trail<'_> {
     /// Logs how the request ended, where the settings of this server want that. `action` is that of
-    /// the method; a handler that answered knows better.
+    /// the method; a handler that answered knows better. Gives back the code.
     pub(super) fn end(
         &self,
         wanted: ServerSettings,
         action: Option<Action>,
         response: &Response<Body>,
-    ) {
+    ) -> Code {
         let status = Status::from_header_map(response.headers());
         let code = status.as_ref().map_or(Code::Ok, Status::code);
         let about = About::of(response);
         let action = about.map(|about| about.action).or(action);
         if !is_wanted(wanted, action, code) {
-            return;
+            return code;
         }
-        let Self { function, request_id, caller, .. } = self;
+        let Self { request_id, caller, .. } = self;
+        let function = cut(self.function);
         let (client, agent) = (self.client(), self.agent());
         let action = action.map_or("", Action::as_str);
         let application = about.map_or("", |about| &about.application);
@@ -99,16 +84,17 @@ impl Trail {
                 tracing::info!(event = Event::RequestDone.number(), function, %request_id, client, agent, caller, action, application, "request done");
             }
         }
+        code
     }
 
     /// The address of the client; of one on the same machine, its process and program.
     fn client(&self) -> String {
         let address = || self.address.map(|address| address.to_string()).unwrap_or_default();
-        self.local.as_ref().map_or_else(address, process_of)
+        self.local.map_or_else(address, process_of)
     }
 
     fn agent(&self) -> &str {
-        self.agent.as_ref().and_then(|agent| agent.to_str().ok()).map_or("", cut)
+        self.agent.and_then(|agent| agent.to_str().ok()).map_or("", cut)
     }
 }
 
@@ -118,7 +104,7 @@ fn process_of(peer: &LocalPeer) -> String {
 }
 
 /// Whether a request of this kind that ended so is worth a line.
-fn is_wanted(settings: ServerSettings, action: Option<Action>, code: Code) -> bool {
+pub(super) fn is_wanted(settings: ServerSettings, action: Option<Action>, code: Code) -> bool {
     match code {
         Code::Ok => {
             let level = match action.map_or(Effect::Read, Action::effect) {

@@ -2,6 +2,8 @@
 //! the row of the configuration, so that writers of one identifier follow one another; or one statement
 //! that moves on from the revision it was made for, where nobody else writes at the moment.
 
+use std::sync::Arc;
+
 use sso_core::secret::SecretText;
 use sso_proto::Reason;
 
@@ -140,7 +142,7 @@ impl ConfigStore {
             Ok(false) | Err(StorageError::Statement(_) | StorageError::Gone) => return Ok(None),
             Err(error) => return Err(error.into()),
         }
-        self.written();
+        self.changes.made(Change::Configuration(application.id, taken.id));
         Ok(Some(written))
     }
 
@@ -237,7 +239,7 @@ impl ConfigStore {
         application: &Application,
     ) -> Result<Transaction, Error> {
         let mut transaction = self.storage.begin().await?;
-        let found = transaction.application(&application.name).await?;
+        let found = transaction.application(&application.name).await?.map(Arc::new);
         let again = self.access.require_in(call, action, &application.name, found)?;
         if again.id != application.id {
             let message = format!("application \"{}\" was created anew meanwhile", again.name);
@@ -335,13 +337,8 @@ impl ConfigStore {
         let change = Change::Configuration(application.id, configuration);
         transaction.insert_change(change, self.clock.now()).await?;
         transaction.commit().await?;
-        self.written();
+        self.changes.made(change);
         Ok(())
-    }
-
-    /// Tells that a write is durable, whichever way it went.
-    fn written(&self) {
-        self.changes.wake();
     }
 }
 

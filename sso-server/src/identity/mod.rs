@@ -6,6 +6,7 @@
 
 mod certificate;
 mod jwks;
+mod remembered;
 mod settings;
 mod token;
 mod unix;
@@ -28,6 +29,7 @@ use crate::{
     model::{Account, Caller, Proof},
 };
 
+use self::remembered::{Fingerprint, Remembered, Verified};
 pub use self::{
     certificate::AccountRule,
     jwks::{KeyPlace, KeySource},
@@ -68,6 +70,8 @@ pub struct Identity {
     unix: Vec<UnixRule>,
     groups: Arc<Groups>,
     clock: Clock,
+    /// Callers by the tokens they came with.
+    remembered: Arc<Remembered>,
 }
 
 impl Identity {
@@ -83,6 +87,7 @@ impl Identity {
             unix: Vec::new(),
             groups,
             clock: Clock::System,
+            remembered: Arc::default(),
         }
     }
 
@@ -129,7 +134,7 @@ impl Identity {
     /// `NOT_AUTHENTICATED` when what is shown stands for nobody, `TOKEN_REFUSED`, and
     /// `IDENTITY_AMBIGUOUS` when a token comes with a certificate or from a local user that a rule
     /// knows: which of the two would be meant is nothing to guess.
-    pub async fn caller(&self, shown: &Shown<'_>) -> Result<Caller, Error> {
+    pub async fn caller(&self, shown: &Shown<'_>) -> Result<Arc<Caller>, Error> {
         let known = match (shown.certificate, shown.local) {
             (_, Some(local)) => self.of_local(local),
             (Some(certificate), None) => self.of_certificate(certificate),
@@ -147,7 +152,7 @@ impl Identity {
                  and on its Unix socket",
             )),
             (Some(bearer), None) => self.user_of_token(bearer.0).await,
-            (None, Some(Some(caller))) => Ok(caller),
+            (None, Some(Some(caller))) => Ok(Arc::new(caller)),
             (None, Some(None) | None) => Err(nobody(shown)),
         }
     }
@@ -173,20 +178,47 @@ impl Identity {
         Some(decided.and_then(|account| self.with_groups(account, proof)))
     }
 
-    /// Who a bearer token stands for: signature, issuer, audience, times and claims are verified.
+    /// What a caller is worked out from besides what it shows: as long as this number, read before, is
+    /// the same, a connection without a token is of the same caller in the same groups.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        // The rules are those of the settings, and stay.
+        self.groups.generation()
+    }
+
+    /// Who a bearer token stands for: signature, issuer, audience, times and claims are verified; what
+    /// was verified is remembered as long as the keys of the issuer and the groups stay as they are.
     /// May wait some seconds for the keys of the issuer where the token names one that is not known.
     ///
     /// # Errors
     /// `TOKEN_REFUSED`.
-    pub async fn user_of_token(&self, token: &str) -> Result<Caller, Error> {
+    pub async fn user_of_token(&self, token: &str) -> Result<Arc<Caller>, Error> {
+        let generation = self.generation();
+        let print = Fingerprint::of(token);
+        if let Some(caller) = self.remembered.find(&print, generation, self.clock.now()) {
+            return Ok(caller);
+        }
         let issuer = token::issuer_of(token)?;
         let source = self.tokens.iter().find(|source| source.issuer() == issuer);
         let source = source
             .ok_or_else(|| token::refused("no [[identity.token]] of this server has its issuer"))?;
-        let user = source.verify(token, &self.clock).await?;
-        let proof = Proof::Token { groups: user.groups, until: user.until, subject: user.subject };
-        self.with_groups(user.account, proof)
-            .ok_or_else(|| token::refused("its account has the name of a group"))
+        let (user, keys) = source.verify(token, &self.clock).await?;
+        let until = user.until;
+        let proof = Proof::Token { groups: user.groups, until, subject: user.subject };
+        let caller = self
+            .with_groups(user.account, proof)
+            .ok_or_else(|| token::refused("its account has the name of a group"))?;
+        let caller = Arc::new(caller);
+        let verified = Verified {
+            source: Arc::clone(source),
+            keys,
+            generation,
+            from: self.clock.now(),
+            until,
+            caller: Arc::clone(&caller),
+        };
+        self.remembered.keep(print, verified);
+        Ok(caller)
     }
 
     /// The same caller with the groups that it is in now, those of its token included.
@@ -263,7 +295,7 @@ impl Identity {
             }
             groups.extend(self.around(of_token));
         }
-        Some(Caller { account, groups, proof })
+        Some(Caller::new(account, groups, proof))
     }
 
     /// The groups of a token and those of the file that they are in.

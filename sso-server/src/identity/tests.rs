@@ -54,7 +54,7 @@ fn process(uid: u32, user: Option<&str>) -> LocalPeer {
     LocalPeer { uid, user: user.map(Arc::from), pid: Some(7), program: Some("/bin/x".into()) }
 }
 
-async fn by_socket(identity: &Identity, peer: &LocalPeer) -> Option<Caller> {
+async fn by_socket(identity: &Identity, peer: &LocalPeer) -> Option<Arc<Caller>> {
     identity.caller(&Shown { local: Some(peer), ..Shown::default() }).await.ok()
 }
 
@@ -95,7 +95,7 @@ fn the_name_of_a_group_is_nobody_also_later() {
     let identity = Identity::new(Vec::new(), domains(), groups);
     let again = |account: &str| {
         let account = Account::parse(account).unwrap();
-        identity.again(&Caller { account, groups: BTreeMap::new(), proof: Proof::Certificate })
+        identity.again(&Caller::new(account, BTreeMap::new(), Proof::Certificate))
     };
     assert_eq!(again("DEV\\ann").unwrap_err().reason, Reason::NotAuthenticated);
     assert_eq!(again("DEV\\bob").unwrap().groups.len(), 1);

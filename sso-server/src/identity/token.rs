@@ -18,7 +18,7 @@ use sso_core::clock::Clock;
 use sso_proto::Reason;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::jwks::{KeySource, VerifyingKey};
+use super::jwks::{KeySet, KeySource, VerifyingKey};
 use crate::{error::Error, model::Account};
 
 /// Bytes of the largest token that is looked at.
@@ -192,8 +192,17 @@ impl TokenSource {
         self.rules.groups.is_some() && account.domain() == Some(self.rules.domain.key())
     }
 
-    /// What the token says, if all of it is right.
-    pub(super) async fn verify(&self, token: &str, clock: &Clock) -> Result<TokenUser, Error> {
+    /// Whether these are still the keys in force.
+    pub(super) fn has(&self, keys: &Arc<KeySet>) -> bool {
+        Arc::ptr_eq(&self.keys.current(), keys)
+    }
+
+    /// What the token says, if all of it is right, and the keys it was verified with.
+    pub(super) async fn verify(
+        &self,
+        token: &str,
+        clock: &Clock,
+    ) -> Result<(TokenUser, Arc<KeySet>), Error> {
         let [header, _] = parts(token)?;
         let header: Header = decode(header).ok_or_else(|| refused("its header is malformed"))?;
         if header.crit.is_some() || header.b64.is_some() {
@@ -207,7 +216,8 @@ impl TokenSource {
             refused("none of the keys known of its issuer is the one it names (kid)")
         })?;
         let claims = self.verified(token, &header, key)?;
-        self.user(&claims, clock)
+        let user = self.user(&claims, clock)?;
+        Ok((user, keys))
     }
 
     /// The claims, of the issuer and for this audience; times and the account are not looked at yet.

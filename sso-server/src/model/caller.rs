@@ -1,10 +1,10 @@
 //! Who asks.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use time::OffsetDateTime;
 
-use super::{Account, Accounts};
+use super::{Account, Accounts, RoleMemo};
 
 /// How a caller proved who they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,9 +59,23 @@ pub struct Caller {
     pub groups: BTreeMap<String, String>,
     /// How that is known.
     pub proof: Proof,
+    /// The roles that were worked out for the caller.
+    pub memo: RoleMemo,
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.account.as_str())
+    }
 }
 
 impl Caller {
+    /// The account, in these groups.
+    #[must_use]
+    pub fn new(account: Account, groups: BTreeMap<String, String>, proof: Proof) -> Self {
+        Self { account, groups, proof, memo: RoleMemo::default() }
+    }
+
     /// The first of `accounts` that is the caller or a group the caller is in, and its place
     /// (ESSO.md 4.2: the order is decisive).
     #[must_use]

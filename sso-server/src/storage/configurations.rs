@@ -39,9 +39,9 @@ macro_rules! revision {
 }
 const HEAD: &str = head!("");
 const LOCK: Statement = Statement { sqlite: head!(""), postgres: head!(" FOR NO KEY UPDATE") };
-const CURRENT: &str = "\
+pub(super) const CURRENT: &str = "\
     SELECT c.id, c.identifier, c.identifier_key, c.revision, c.deleted_revision, c.updated_at, \
-    c.updated_by, r.sealed FROM configurations c LEFT JOIN configuration_revisions r \
+    c.updated_by, r.sealed, r.generation FROM configurations c LEFT JOIN configuration_revisions r \
     ON r.configuration_id = c.id AND r.revision = c.revision \
     WHERE c.application_id = $1 AND c.identifier_key = $2";
 const LIST: &str = "\
@@ -142,6 +142,8 @@ pub struct StoredConfiguration {
     pub head: ConfigurationHead,
     /// The values, sealed as one bag to the row of `head.revision`.
     pub sealed: Vec<u8>,
+    /// The generation of the master secret they are sealed under.
+    pub generation: u32,
 }
 
 /// The sealed values of one revision.
@@ -188,23 +190,6 @@ pub struct BumpedRevision {
 }
 
 impl Storage {
-    /// A configuration with its values, in one statement; `None` where it never was or is deleted.
-    ///
-    /// # Errors
-    /// `Unavailable`, `Corrupt`.
-    pub async fn configuration(
-        &self,
-        application: ApplicationId,
-        identifier: &Identifier,
-    ) -> Result<Option<StoredConfiguration>, StorageError> {
-        let rows = sqlx::query(CURRENT)
-            .bind(application.to_string())
-            .bind(identifier.key())
-            .fetch_all(&mut *self.reader().await?)
-            .await?;
-        rows.first().map_or(Ok(None), configuration)
-    }
-
     /// A configuration without its values, be it deleted; `None` where it never was.
     ///
     /// # Errors
@@ -475,7 +460,7 @@ async fn one(
     }))
 }
 
-fn configuration(row: &AnyRow) -> Result<Option<StoredConfiguration>, StorageError> {
+pub(super) fn configuration(row: &AnyRow) -> Result<Option<StoredConfiguration>, StorageError> {
     let head = head(row)?;
     if head.deleted {
         return Ok(None);
@@ -484,7 +469,8 @@ fn configuration(row: &AnyRow) -> Result<Option<StoredConfiguration>, StorageErr
     let sealed = columns.optional_bytes("sealed")?.ok_or_else(|| {
         columns.corrupt(format!("the values of its revision {} are missing", head.revision))
     })?;
-    Ok(Some(StoredConfiguration { head, sealed }))
+    let generation = columns.number("generation")?;
+    Ok(Some(StoredConfiguration { head, sealed, generation }))
 }
 
 pub(super) fn head(row: &AnyRow) -> Result<ConfigurationHead, StorageError> {

@@ -5,6 +5,7 @@ use std::{
     net::IpAddr,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -15,7 +16,9 @@ use sqlx::{
 use sso_core::{clock::Clock, secret::SecretText};
 use sso_proto::Event;
 
-use super::{Dialect, Group, Storage, StorageError, Waiting, Writers};
+use super::{
+    Dialect, Group, Storage, StorageError, Waiting, Writers, batches::Batches, notices::Notices,
+};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -167,6 +170,11 @@ impl Storage {
         };
         let readers = pool(&options, readers, dialect.on_connect(dialect == Dialect::Postgres));
         let writers = pool(&options, writers, dialect.on_connect(true));
+        let notices = match dialect {
+            Dialect::Sqlite => None,
+            Dialect::Postgres => Some(Notices::new(&options)?),
+        };
+        let batches = Arc::new(Batches::new());
         let runtime = tokio::runtime::Handle::current();
         let writers = match dialect {
             Dialect::Sqlite => {
@@ -175,7 +183,8 @@ impl Storage {
             }
             Dialect::Postgres => Writers::Postgres(writers),
         };
-        Ok(Self { readers, writers, waiting: Waiting::default(), runtime, clock })
+        let waiting = Waiting::default();
+        Ok(Self { readers, writers, waiting, runtime, clock, notices, batches })
     }
 }
 

@@ -32,6 +32,7 @@ const STEPS: &[Step] = &[
     step!(1, "initial", "0001_initial.sql"),
     step!(2, "single sign-on", "0002_single_sign_on.sql"),
     step!(3, "generations", "0003_generations.sql"),
+    step!(5, "audit batches", "0005_audit_batches.sql"),
 ];
 
 impl Storage {

@@ -7,6 +7,8 @@
 
 mod applications;
 mod audit;
+mod audit_batches;
+mod batches;
 mod changes;
 mod configurations;
 mod connect;
@@ -16,6 +18,7 @@ mod generations;
 mod group;
 mod mappings;
 mod migrate;
+mod notices;
 mod principals;
 mod rows;
 mod sealed_rows;
@@ -43,6 +46,7 @@ use tokio::runtime::Handle;
 use self::group::{Group, MOST_WAITING};
 
 pub use applications::ApplicationFilter;
+pub use audit_batches::{AuditBatch, BatchFilter, BatchPosition};
 pub use changes::{Change, ChangeFeed, ChangeRecord, NewChanges};
 pub use configurations::{BumpedRevision, NewRevision, SealedRevision, StoredConfiguration};
 pub use connect::{DatabaseSettings, DatabaseUrl};
@@ -68,6 +72,9 @@ pub struct Storage {
     /// and go.
     runtime: Handle,
     clock: Clock,
+    /// Where servers tell each other that something changed.
+    notices: Option<notices::Notices>,
+    batches: Arc<batches::Batches>,
 }
 
 /// Connections of their own, so that writers that queue keep no reader waiting.
@@ -133,6 +140,9 @@ impl Storage {
 
     /// Gives every connection back. Operations that begin later fail as `Unavailable`.
     pub async fn close(&self) {
+        if let Some(notices) = &self.notices {
+            notices.close().await;
+        }
         self.readers.close().await;
         self.writers.pool().close().await;
     }
@@ -145,6 +155,7 @@ impl Storage {
         let rooms = [
             applications::STATEMENTS,
             audit::STATEMENTS,
+            audit_batches::STATEMENTS,
             changes::STATEMENTS,
             configurations::STATEMENTS,
             generations::STATEMENTS,
@@ -160,6 +171,8 @@ impl Storage {
         let texts = rooms.into_iter().flatten().map(|statement| self.dialect().pick(statement));
         let built = audit::built_statements()
             .into_iter()
+            .chain(audit_batches::built_statements())
+            .chain(batches::built_statements(self.dialect()))
             .chain(mappings::built_statements(self.dialect()))
             .chain(sealed_rows::built_statements(self.dialect()));
         let wholes = [configurations::WHOLES, tickets::WHOLES].into_iter().flatten();

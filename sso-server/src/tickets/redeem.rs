@@ -1,6 +1,6 @@
 //! Redeeming: every check in the order of [`Tickets::redeem`] (ESSO.md 5.4), then the record, then the credentials.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use sso_core::secret::SecretText;
 use sso_proto::Reason;
@@ -45,7 +45,7 @@ pub struct Redeemed {
 
 /// A ticket that passed every check.
 struct Passed {
-    application: Application,
+    application: Arc<Application>,
     ticket: Ticket,
     credentials: Credentials,
     /// It has ended, and the application takes it all the same.
@@ -81,7 +81,7 @@ impl Tickets {
 
     async fn redeem_if_allowed(&self, call: &Call, wanted: &Redemption) -> Result<Redeemed, Error> {
         let name = &wanted.application;
-        let found = self.storage.application(name).await?;
+        let found = self.lookup.cache.application(name, wanted.refresh).await?;
         let entry = Entry { call, action: Action::TicketRedeem, name };
         let application = entry.pass(&self.access, found)?;
         // Expose: it is opened.
@@ -108,7 +108,7 @@ impl Tickets {
         &self,
         call: &Call,
         wanted: &Redemption,
-        application: Application,
+        application: Arc<Application>,
         ticket: Ticket,
     ) -> Result<Passed, Error> {
         let validity = validity::Validity::of(&ticket, &application);
@@ -176,11 +176,8 @@ impl Tickets {
             (Some(groups), Some(subject)) if !validity::has_ended(ticket, self.clock.now()) => {
                 let groups = groups.iter().map(|key| (key.clone(), key.clone())).collect();
                 let until = self.clock.now().saturating_add(Duration::minutes(1));
-                let caller = Caller {
-                    account: ticket.account.clone(),
-                    groups: BTreeMap::new(),
-                    proof: Proof::Token { groups, until, subject: subject.clone() },
-                };
+                let proof = Proof::Token { groups, until, subject: subject.clone() };
+                let caller = Caller::new(ticket.account.clone(), BTreeMap::new(), proof);
                 self.identity.again(&caller).ok()
             }
             (Some(_) | None, _) => self.identity.as_known(&ticket.account),
@@ -191,8 +188,7 @@ impl Tickets {
     /// The name of the account still belongs to the one the ticket was issued to.
     async fn require_same_principal(&self, ticket: &Ticket) -> Result<(), Error> {
         let Some(subject) = &ticket.subject else { return Ok(()) };
-        let principal = self.storage.principal(&ticket.account).await?;
-        if principal.is_some_and(|principal| principal.subject == *subject) {
+        if self.principals.is(&ticket.account, subject).await? {
             return Ok(());
         }
         let message = format!(

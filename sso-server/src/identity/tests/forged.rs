@@ -118,7 +118,7 @@ async fn a_right_token_is_its_account_with_its_groups() {
     let caller = identity.user_of_token(&issuer.token(|_| {})).await.unwrap();
     assert_eq!(caller.account.as_str(), "IDP\\ann");
     assert_eq!(
-        caller.groups.into_iter().collect::<Vec<_>>(),
+        caller.groups.clone().into_iter().collect::<Vec<_>>(),
         [("idp\\staff".into(), "IDP\\Staff".into())]
     );
     let subject = format!("{ISSUER}|8f1c");
@@ -377,7 +377,7 @@ async fn groups_of_the_file_hold_groups_of_tokens() {
     let mut identity = issuer.identity();
     identity.groups = groups;
     let caller = identity.user_of_token(&issuer.token(|_| {})).await.unwrap();
-    assert_eq!(caller.groups.into_keys().collect::<Vec<_>>(), ["dev\\all", "idp\\staff"]);
+    assert_eq!(caller.groups.clone().into_keys().collect::<Vec<_>>(), ["dev\\all", "idp\\staff"]);
     let boss = issuer.token(|claims| claims["preferred_username"] = json!("boss"));
     assert!(refusal(&identity, &boss).await.contains("group"));
 }
