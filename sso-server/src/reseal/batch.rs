@@ -14,6 +14,9 @@ use crate::{
 
 use super::lease::Lease;
 
+/// Bytes of a batch that is written before the next one is read.
+const LARGE: usize = 16 * 1024 * 1024;
+
 /// Which rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
@@ -45,9 +48,13 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// Begins with the rows that follow these, if any do.
+    /// Begins with the rows that follow these, if any do, and if these are not so large that two batches
+    /// would fill the memory.
     pub(super) fn of(prepared: &Prepared, storage: &Storage, keys: &Resealing) -> Option<Self> {
         let after = Some(prepared.batch.next.clone()?);
+        if prepared.resealed.iter().map(|row| row.after.len()).sum::<usize>() > LARGE {
+            return None;
+        }
         let wanted = Wanted { after, ..prepared.wanted.clone() };
         let preparing = prepare(storage.clone(), keys.clone(), wanted.clone());
         let preparing = AbortOnDropHandle::new(tokio::spawn(preparing));

@@ -101,6 +101,8 @@ const REPLACE_CREDENTIALS: &str =
 /// So much of a sealed value tells it from every other one: the random bits that it is sealed with are
 /// in its first 40 bytes.
 const MARK: usize = 64;
+/// Bytes of values in one statement of PostgreSQL, about; one message to it holds less than 1 GiB.
+const STATEMENT: usize = 32 * 1024 * 1024;
 
 pub(super) const STATEMENTS: &[Statement] = &[
     Statement::same(COUNT_REVISIONS),
@@ -362,41 +364,37 @@ impl Transaction {
             return Ok(0);
         }
         self.hold_generation(generation).await?;
-        let done = match self.dialect() {
-            Dialect::Sqlite => {
-                let text = AssertSqlSafe(replace(table, rows.len())).into_sql_str();
-                let mut query = sqlx::query(text).bind(i64::from(generation));
-                for row in rows {
-                    query = query.bind(&*row.key.id);
-                    if table == SealedTable::Revisions {
-                        query = query.bind(row.key.revision);
-                    }
-                    query = query.bind(&*row.before).bind(&*row.after);
-                }
-                query.execute(self.connection()).await?
-            }
-            Dialect::Postgres => {
-                let mark = |row: &ResealedRow| {
-                    let before = row.before.get(..MARK).unwrap_or(&row.before);
-                    BASE64_STANDARD.encode(before)
-                };
-                let mut query = sqlx::query(replace_lists(table))
-                    .bind(i64::from(generation))
-                    .bind(joined(rows, |row, list| list.push_str(&row.key.id)))
-                    .bind(joined(rows, |row, list| list.push_str(&mark(row))))
-                    .bind(joined(rows, |row, list| {
-                        BASE64_STANDARD.encode_string(&row.after, list)
-                    }));
+        if self.dialect() == Dialect::Sqlite {
+            let text = AssertSqlSafe(replace(table, rows.len())).into_sql_str();
+            let mut query = sqlx::query(text).bind(i64::from(generation));
+            for row in rows {
+                query = query.bind(&*row.key.id);
                 if table == SealedTable::Revisions {
-                    query = query.bind(joined(rows, |row, list| {
-                        // Writing to a String cannot fail.
-                        let _ = write!(list, "{}", row.key.revision);
-                    }));
+                    query = query.bind(row.key.revision);
                 }
-                query.execute(self.connection()).await?
+                query = query.bind(&*row.before).bind(&*row.after);
             }
-        };
-        Ok(done.rows_affected())
+            return Ok(query.execute(self.connection()).await?.rows_affected());
+        }
+        let mut replaced = 0;
+        for rows in portions(rows) {
+            let mut query = sqlx::query(replace_lists(table))
+                .bind(i64::from(generation))
+                .bind(joined(rows, |row, list| list.push_str(&row.key.id)))
+                .bind(joined(rows, |row, list| {
+                    let mark = row.before.get(..MARK).unwrap_or(&row.before);
+                    BASE64_STANDARD.encode_string(mark, list);
+                }))
+                .bind(joined(rows, |row, list| BASE64_STANDARD.encode_string(&row.after, list)));
+            if table == SealedTable::Revisions {
+                query = query.bind(joined(rows, |row, list| {
+                    // Writing to a String cannot fail.
+                    let _ = write!(list, "{}", row.key.revision);
+                }));
+            }
+            replaced += query.execute(self.connection()).await?.rows_affected();
+        }
+        Ok(replaced)
     }
 
     /// How many revisions and how many credentials are sealed under this generation.
@@ -416,6 +414,19 @@ async fn count(
 ) -> Result<u64, StorageError> {
     let rows = sqlx::query(statement).bind(i64::from(generation)).fetch_all(connection).await?;
     rows.first().map_or(Ok(0), |row| Columns::of("generations", row).number("many"))
+}
+
+/// The rows in portions that one statement takes.
+fn portions(rows: &[ResealedRow]) -> impl Iterator<Item = &[ResealedRow]> {
+    let mut bytes = 0;
+    rows.chunk_by(move |row, _| {
+        bytes += row.after.len();
+        let goes_on = bytes < STATEMENT;
+        if !goes_on {
+            bytes = 0;
+        }
+        goes_on
+    })
 }
 
 /// What is written of each row, with commas between.
@@ -529,5 +540,17 @@ mod tests {
         assert!(text.contains("(VALUES ($2, $3, $4, $5)) AS v"), "{text}");
         assert!(text.contains("SET sealed = v.column4"), "{text}");
         assert!(text.ends_with("configuration_revisions.sealed = v.column3"), "{text}");
+    }
+
+    #[test]
+    fn large_values_are_written_in_portions() {
+        let row = |bytes| ResealedRow {
+            key: RowKey { id: String::new(), revision: 0 },
+            before: Vec::new(),
+            after: vec![0; bytes],
+        };
+        let rows: Vec<_> = [STATEMENT / 2, STATEMENT / 2, STATEMENT * 2, 1, 1].map(row).into();
+        let sizes: Vec<_> = portions(&rows).map(<[_]>::len).collect();
+        assert_eq!(sizes, [2, 1, 2]);
     }
 }
