@@ -175,6 +175,8 @@ mod tests {
         let settings = Arc::new(GlobalInfo::clone(&global));
         assert_eq!(caller.memo.roles(&one, &settings, || 7), 7);
         // A copy of the caller has worked out nothing.
-        assert_eq!(caller.clone().memo.roles(&one, &settings, || 8), 8);
+        let copy = caller.clone();
+        assert_eq!(copy.memo.roles(&one, &settings, || 8), 8);
+        assert_eq!(caller.memo.roles(&one, &settings, again), 7);
     }
 }

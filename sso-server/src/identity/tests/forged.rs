@@ -461,7 +461,7 @@ async fn a_remembered_token_has_the_groups_of_now() {
     identity.groups = Arc::clone(&groups);
     let token = issuer.token(|_| {});
     let of = |caller: &Caller| caller.groups.contains_key("dev\\all");
-    assert!(of(&*identity.user_of_token(&token).await.unwrap()));
+    assert!(of(&identity.user_of_token(&token).await.unwrap()));
     let stop = CancellationToken::new();
     let watching = tokio::spawn(Arc::clone(&groups).watch(stop.clone()));
     let before = identity.generation();
@@ -470,7 +470,7 @@ async fn a_remembered_token_has_the_groups_of_now() {
     while identity.generation() == before {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert!(!of(&*identity.user_of_token(&token).await.unwrap()));
+    assert!(!of(&identity.user_of_token(&token).await.unwrap()));
     stop.cancel();
     watching.await.unwrap();
 }
