@@ -17,7 +17,7 @@ pub mod v1 {
 pub use decode::decode_keys;
 pub use event::{Event, Severity};
 pub use reason::Reason;
-pub use refusal::Refusal;
+pub use refusal::{Refusal, retry_after};
 
 /// The encoded `FileDescriptorSet` of every file of this crate, for reflection and for tests that
 /// walk over all methods.

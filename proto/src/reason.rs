@@ -1,5 +1,7 @@
 //! The stable reasons of refusals and warnings: one table of name, gRPC code and event number.
 
+use std::time::Duration;
+
 use tonic::Code;
 
 macro_rules! reasons {
@@ -200,6 +202,12 @@ reasons! {
 }
 
 impl Reason {
+    /// After what time the same request is worth another try, where the server can say.
+    #[must_use]
+    pub fn retry_after(self) -> Option<Duration> {
+        (self == Self::Overloaded).then_some(Duration::from_millis(100))
+    }
+
     /// Whether a refusal for this reason is audited: somebody lacks a role or did not prove who they
     /// are, or comes with a ticket that is somebody else's, used, forged or for something else.
     #[must_use]

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     Access, Applications, Audit, ClientError, ConfigStore, Lookup, Mappings, Principals, Profile,
-    RetryPolicy, System, Tickets, retry, secret::Secret,
+    RetryPolicy, System, Tickets, secret::Secret,
 };
 
 /// How long a call may take when nothing else is said.
@@ -172,7 +172,8 @@ impl Client {
         &self.addr
     }
 
-    /// Sends a read, and sends it again when the connection failed before an answer came.
+    /// Sends a read, and sends it again when the connection failed before an answer came, or when the
+    /// server is busy and says when to come back.
     pub(crate) async fn read<Q, A, F>(
         &self,
         message: Q,
@@ -192,10 +193,8 @@ impl Client {
                 Ok(answer) => return Ok(answer),
                 Err(status) => status,
             };
-            match self.retry.pause(attempt) {
-                Some(pause)
-                    if retry::is_connection_failure(&status) && Instant::now() + pause < until =>
-                {
+            match self.retry.pause_after(&status, attempt) {
+                Some(pause) if Instant::now() + pause < until => {
                     sleep(pause).await;
                     attempt += 1;
                 }

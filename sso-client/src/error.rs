@@ -365,8 +365,10 @@ mod tests {
     #[test]
     fn every_reason_has_a_kind_and_an_exit_code() {
         for &reason in Reason::ALL {
-            let refusal =
-                sso_proto::Refusal { reason, message: "words".into(), request_id: "id-1".into() };
+            let refusal = sso_proto::Refusal {
+                request_id: "id-1".into(),
+                ..sso_proto::Refusal::new(reason, "words")
+            };
             let error = ClientError::from_status(&refusal.into_status(), "https://a:1", true);
             let refusal = error.refusal().unwrap();
             assert_eq!(refusal.reason, reason.as_str());

@@ -1,4 +1,5 @@
-//! When a read is tried again: the connection failed, and no answer came.
+//! When a read is tried again: the connection failed and no answer came, or the server is busy and says
+//! when to come back.
 
 use std::{error::Error, time::Duration};
 
@@ -21,6 +22,16 @@ impl RetryPolicy {
     /// One attempt only.
     pub const NEVER: Self =
         Self { retries: 0, first_pause: Duration::ZERO, longest_pause: Duration::ZERO };
+
+    /// The pause before a read that ended with this status is sent again; `None` when it is not.
+    pub(crate) fn pause_after(&self, status: &Status, attempt: u32) -> Option<Duration> {
+        let pause = self.pause(attempt)?;
+        match sso_proto::retry_after(status) {
+            // Not before the server wants to hear of it, and not all clients at once.
+            Some(wanted) => Some(pause.max(wanted.mul_f64(rand::random_range(1.0..1.5)))),
+            None => is_connection_failure(status).then_some(pause),
+        }
+    }
 
     /// The pause before attempt `attempt` + 2 (0 = before the second), between half and one and a
     /// half of the mean so that many clients do not come back at once; `None` after the last.
@@ -112,6 +123,19 @@ mod tests {
         ] {
             assert!(!is_connection_failure(&status), "{status:?}");
         }
+    }
+
+    #[test]
+    fn a_busy_server_is_asked_again_when_it_says_so() {
+        let policy = RetryPolicy::default();
+        let wanted = Some(Duration::from_secs(5));
+        let busy = Refusal { retry_after: wanted, ..Refusal::new(Reason::Overloaded, "busy") };
+        let busy = busy.into_status();
+        let pause = policy.pause_after(&busy, 0).unwrap();
+        assert!(Some(pause) >= wanted && pause < Duration::from_millis(7500), "{pause:?}");
+        assert_eq!(policy.pause_after(&busy, policy.retries), None);
+        let refused = Refusal::new(Reason::ApplicationNotFound, "none").into_status();
+        assert_eq!(policy.pause_after(&refused, 0), None);
     }
 
     #[test]

@@ -58,7 +58,7 @@ pub(crate) fn extract(salt: &[u8], material: &[u8]) -> DerivedKey {
 ///
 /// The output is at most 64 bytes everywhere in this product, far below HKDF's 255 blocks.
 pub(crate) fn expand(key: &[u8; KEY_BYTES], info: &[u8], output: &mut [u8]) {
-    expand_here(key, info, output);
+    expand_unwiped(key, info, output);
     wipe_stack();
 }
 
@@ -66,14 +66,16 @@ pub(crate) fn expand(key: &[u8; KEY_BYTES], info: &[u8], output: &mut [u8]) {
 /// them behind, where they would outlive the key.
 #[inline(never)]
 pub(crate) fn wipe_stack() {
-    let mut below = [0_u128; 256];
-    below.zeroize();
-    std::hint::black_box(&below);
+    // One fill, which the compiler must not leave out because somebody might look at it.
+    let below = [0_u8; 8192];
+    zeroize::optimization_barrier(&below);
 }
 
+/// As [`expand`]; the caller wipes the stack when it has done the rest of its work.
+///
 /// In a frame of its own, below the one that wipes.
 #[inline(never)]
-fn expand_here(key: &[u8; KEY_BYTES], info: &[u8], output: &mut [u8]) {
+pub(crate) fn expand_unwiped(key: &[u8; KEY_BYTES], info: &[u8], output: &mut [u8]) {
     #[expect(clippy::expect_used, reason = "lengths are constants of this crate, not input")]
     Hkdf::<Sha256>::from_prk(key)
         .expect("32 bytes are one output of SHA-256")

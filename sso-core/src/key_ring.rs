@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, num::NonZeroU32, sync::Arc};
 
-use crate::{derive::Fingerprint, memory::LockedKey};
+use crate::{application_keys::ApplicationKeys, derive::Fingerprint, memory::LockedKey};
 
 /// The number of a generation of the master secret, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,6 +58,8 @@ pub struct KeyRing {
 pub(crate) struct Held {
     pub(crate) key: Arc<LockedKey>,
     pub(crate) fingerprint: Fingerprint,
+    /// What it gives to applications.
+    pub(crate) applications: Arc<ApplicationKeys>,
 }
 
 impl KeyRing {
@@ -72,7 +74,13 @@ impl KeyRing {
         let mut held = BTreeMap::new();
         for (generation, key) in keys {
             let fingerprint = Fingerprint::of(&key);
-            if held.insert(generation, Held { key: Arc::new(key), fingerprint }).is_some() {
+            if held
+                .insert(
+                    generation,
+                    Held { key: Arc::new(key), fingerprint, applications: Arc::default() },
+                )
+                .is_some()
+            {
                 return Err(KeyRingError::Twice(generation));
             }
         }

@@ -16,6 +16,7 @@
 //! A key that wraps never seals data, and a key that seals data never wraps.
 
 pub mod acceptor;
+mod application_keys;
 pub mod clock;
 pub mod connector;
 pub mod derive;

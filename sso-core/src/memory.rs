@@ -13,7 +13,7 @@ use std::{
     fmt, io,
     ptr::{self, NonNull},
     sync::{
-        Once,
+        Arc, Once,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -108,6 +108,46 @@ impl LockedKey {
     }
 }
 
+/// Many keys in few locked pages: for those of which there can be thousands. A key that was written is
+/// never written again, and goes when its page does, which is when all keys of the page have gone.
+#[derive(Default)]
+pub(crate) struct KeyPages {
+    /// The page that is being filled, and how many keys are in it.
+    filling: Option<(Arc<Page>, usize)>,
+}
+
+/// A key in one of the [`KeyPages`].
+pub(crate) struct PagedKey {
+    page: Arc<Page>,
+    number: usize,
+}
+
+impl KeyPages {
+    /// A copy of `key` in a locked page.
+    pub(crate) fn add(&mut self, key: &[u8; KEY_BYTES]) -> Result<PagedKey, KeyError> {
+        let (page, number) = match self.filling.take() {
+            Some((page, used)) if (used + 1) * KEY_BYTES <= page.size => (page, used),
+            _ => (Arc::new(Page::map()?), 0),
+        };
+        page.protect(MprotectFlags::READ | MprotectFlags::WRITE).map_err(memory)?;
+        // SAFETY: the place is inside the page, which is mapped and writable; whoever fills the page has
+        // it alone (`&mut self`), and no key that refers to this place was given out yet.
+        unsafe { page.place(number).as_ptr().write(*key) };
+        page.protect(MprotectFlags::READ).map_err(memory)?;
+        self.filling = Some((Arc::clone(&page), number + 1));
+        Ok(PagedKey { page, number })
+    }
+}
+
+impl PagedKey {
+    /// The key itself.
+    pub(crate) fn expose(&self) -> &[u8; KEY_BYTES] {
+        // SAFETY: the place was written before this value was made, is never written again, and stays
+        // mapped and readable for as long as `self` holds the page.
+        unsafe { self.page.place(self.number).as_ref() }
+    }
+}
+
 impl PartialEq for LockedKey {
     fn eq(&self, other: &Self) -> bool {
         self.expose().ct_eq(other.expose()).into()
@@ -164,8 +204,15 @@ impl Page {
         Ok(page)
     }
 
+    /// The place of a key of this number; the caller knows that it is inside the page.
+    fn place(&self, number: usize) -> NonNull<[u8; KEY_BYTES]> {
+        // SAFETY: callers pass numbers of places inside the page, which is one allocation.
+        unsafe { self.data.cast::<[u8; KEY_BYTES]>().add(number) }
+    }
+
     fn protect(&self, flags: MprotectFlags) -> Result<(), Errno> {
-        // SAFETY: the range is this page, and no reference to it is alive while its rights change.
+        // SAFETY: the range is this page. While references to it are alive it stays readable: only the
+        // right to write comes and goes.
         unsafe { mm::mprotect(self.start(), self.size, flags) }
     }
 
@@ -303,6 +350,29 @@ mod tests {
         for (byte, key) in (0..).zip(&keys) {
             assert_eq!(key.expose(), &[byte; 32]);
         }
+    }
+
+    #[test]
+    fn many_keys_share_locked_pages_and_keep_their_values() {
+        let mut pages = KeyPages::default();
+        let count = 3 * page_size() / KEY_BYTES;
+        let value = |number: usize| {
+            let mut key = [7; KEY_BYTES];
+            key[..8].copy_from_slice(&number.to_be_bytes());
+            key
+        };
+        let keys: Vec<_> = (0..count).map(|number| pages.add(&value(number)).unwrap()).collect();
+        drop(pages);
+        for (number, key) in keys.iter().enumerate() {
+            assert_eq!(*key.expose(), value(number));
+        }
+        let first = keys[0].expose().as_ptr() as usize;
+        assert_eq!(keys[1].expose().as_ptr() as usize, first + KEY_BYTES);
+        let flags = flags_of(first);
+        for flag in ["rd", "lo", "dd", "wf"] {
+            assert!(flags.iter().any(|have| have == flag), "{flag} is missing: {flags:?}");
+        }
+        assert!(!flags.iter().any(|have| have == "wr"), "{flags:?}");
     }
 
     #[test]

@@ -6,23 +6,45 @@
 use std::fmt;
 
 use subtle::ConstantTimeEq as _;
-use zeroize::Zeroizing;
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 /// Secret bytes of any length, wiped when dropped.
 #[derive(Clone)]
-pub struct SecretBytes(Zeroizing<Vec<u8>>);
+pub struct SecretBytes(Vec<u8>);
+
+/// Overwrites a buffer, what is behind its end included: with one fill, where volatile writes byte by
+/// byte would cost more than opening the value that was in it.
+fn wipe(buffer: &mut Vec<u8>) {
+    buffer.fill(0);
+    buffer.resize(buffer.capacity(), 0);
+    zeroize::optimization_barrier(buffer.as_slice());
+    buffer.clear();
+}
+
+impl Drop for SecretBytes {
+    fn drop(&mut self) {
+        wipe(&mut self.0);
+    }
+}
+
+impl ZeroizeOnDrop for SecretBytes {}
 
 impl SecretBytes {
     /// Takes over the buffer; no copy is made.
     #[must_use]
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self(Zeroizing::new(bytes))
+        Self(bytes)
     }
 
     /// The bytes themselves.
     #[must_use]
     pub fn expose(&self) -> &[u8] {
         &self.0
+    }
+
+    /// The bytes, to be written in place.
+    pub(crate) fn as_mut(&mut self) -> &mut [u8] {
+        &mut self.0
     }
 
     /// Number of bytes.
@@ -45,15 +67,15 @@ impl From<Vec<u8>> for SecretBytes {
 }
 
 impl From<Zeroizing<Vec<u8>>> for SecretBytes {
-    fn from(bytes: Zeroizing<Vec<u8>>) -> Self {
-        Self(bytes)
+    fn from(mut bytes: Zeroizing<Vec<u8>>) -> Self {
+        Self(std::mem::take(&mut *bytes))
     }
 }
 
 /// Takes the same time wherever the difference is; the length is not hidden.
 impl PartialEq for SecretBytes {
     fn eq(&self, other: &Self) -> bool {
-        self.0.ct_eq(&other.0).into()
+        self.0.ct_eq(other.0.as_slice()).into()
     }
 }
 
@@ -67,7 +89,15 @@ impl fmt::Debug for SecretBytes {
 
 /// Secret text, wiped when dropped.
 #[derive(Clone)]
-pub struct SecretText(Zeroizing<String>);
+pub struct SecretText(String);
+
+impl Drop for SecretText {
+    fn drop(&mut self) {
+        wipe(&mut std::mem::take(&mut self.0).into_bytes());
+    }
+}
+
+impl ZeroizeOnDrop for SecretText {}
 
 /// The bytes are not UTF-8; they are not repeated here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -78,7 +108,7 @@ impl SecretText {
     /// Takes over the buffer; no copy is made.
     #[must_use]
     pub fn new(text: String) -> Self {
-        Self(Zeroizing::new(text))
+        Self(text)
     }
 
     /// The text that these bytes spell.

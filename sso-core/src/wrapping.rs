@@ -45,7 +45,7 @@ impl WrappingKey {
     /// When the operating system has no random bytes.
     pub fn wrap(&self, context: &[&[u8]], secret: &[u8]) -> Result<Vec<u8>, SealError> {
         let mut wrapped = vec![VERSION];
-        seal_record(&self.0, &associated_data(context), secret, &mut wrapped)?;
+        seal_record(self.0.expose(), &associated_data(context), secret, &mut wrapped)?;
         Ok(wrapped)
     }
 
@@ -59,7 +59,8 @@ impl WrappingKey {
         if version != VERSION {
             return Err(UnwrapError::Malformed("unknown format version"));
         }
-        open_record(&self.0, &associated_data(context), record).map_err(|error| match error {
+        open_record(self.0.expose(), &associated_data(context), record).map_err(|error| match error
+        {
             RecordError::TooShort => UnwrapError::Malformed("too short"),
             RecordError::NotAuthentic => UnwrapError::NotAuthentic,
         })

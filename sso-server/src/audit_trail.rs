@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     access::{Access, Action, Call},
+    audit::Audit,
     error::Error,
     model::{ApplicationName, AuditFilter, AuditRecord, Page, PageRequest},
     storage::Storage,
@@ -14,6 +15,8 @@ use crate::{
 pub struct AuditTrail {
     /// Decides.
     pub access: Arc<Access>,
+    /// Records.
+    pub audit: Audit,
     /// Keeps.
     pub storage: Storage,
 }
@@ -42,6 +45,6 @@ impl AuditTrail {
         } else {
             self.access.require(call, Action::AuditListAll)?;
         }
-        Ok(self.storage.audit(&filter, &page).await?)
+        self.audit.list(&filter, &page).await
     }
 }

@@ -100,7 +100,7 @@ struct Inquiry {
     limited: bool,
     action: Action,
     call: Call,
-    application: Application,
+    application: Arc<Application>,
     steps: Vec<Step>,
     mapping: Option<Mapping>,
 }
@@ -135,7 +135,7 @@ impl Explain {
             groups_unknown: !self.identity.knows_groups_of(&question.account),
             accounts_expected: access.accounts_of(role, Some(&application)),
             account: question.account,
-            application: application.name,
+            application: application.name.clone(),
             action,
             steps,
             mapping,
@@ -146,7 +146,7 @@ impl Explain {
         &self,
         asker: &Call,
         account: &Account,
-        application: Application,
+        application: Arc<Application>,
         action: Action,
     ) -> Inquiry {
         let limited = !self.access.is_affiliate_administrator(&asker.caller);
@@ -195,7 +195,7 @@ impl Explain {
             Action::CredentialsLogon => self.check_logon(inquiry, external_user).await?,
             Action::TicketIssue => {
                 let Inquiry { call, application, .. } = &*inquiry;
-                let (name, found) = (&application.name, Some(application.clone()));
+                let (name, found) = (&application.name, Some(Arc::clone(application)));
                 let end = require_audience(&call.caller, name, found).map(|_| "it is".to_owned());
                 inquiry.check("the account is a user of the application (audience)", end);
             }
@@ -278,8 +278,8 @@ impl Explain {
         let application = &inquiry.application;
         let logon = inquiry.action == Action::CredentialsLogon;
         let compared = logon && application.has(ApplicationFlag::ValidatePassword);
-        let stored = match self.lookup.mapping(application, key, true).await {
-            Ok(stored) => stored,
+        let mapping = match self.lookup.mapping_as_stored(application, key).await {
+            Ok(mapping) => mapping,
             Err(error) if is_answer(&error) => {
                 let error = if compared { mismatch(&error) } else { error };
                 inquiry.check("the mapping exists", Err(error));
@@ -287,7 +287,6 @@ impl Explain {
             }
             Err(error) => return Err(error),
         };
-        let mapping = stored.mapping.clone();
         let found = format!("{} to external user {}", mapping.account, mapping.external_user);
         let enabled = lookup::require_enabled(application, &mapping).map(|()| "it is".to_owned());
         let set = lookup::require_credentials(application, &mapping);

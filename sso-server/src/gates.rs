@@ -2,6 +2,8 @@
 //! or values. The action goes through them and ends at the first refusal; an explanation of access
 //! tells how every one of them ends.
 
+use std::sync::Arc;
+
 use sso_proto::Reason;
 
 use crate::{
@@ -104,7 +106,11 @@ impl Entry<'_> {
     ///
     /// # Errors
     /// That of the first gate that does not open, `APPLICATION_NOT_FOUND`.
-    pub fn pass(self, access: &Access, found: Option<Application>) -> Result<Application, Error> {
+    pub fn pass(
+        self,
+        access: &Access,
+        found: Option<Arc<Application>>,
+    ) -> Result<Arc<Application>, Error> {
         let gates = gates(self.action);
         let (before, behind) =
             gates.split_at(gates.iter().position(|gate| *gate == Gate::Role).unwrap_or_default());

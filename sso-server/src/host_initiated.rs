@@ -12,15 +12,16 @@ use crate::{
     access::{Access, Action, Call},
     assertion::{Assertion, Assertions, Logon},
     audit::{Audit, Subject},
+    cache::FoundMapping,
     error::Error,
     gates::Entry,
     identity::Identity,
     lookup::{Lookup, require_enabled},
     model::{
         Account, Application, ApplicationFlag, ApplicationName, ApplicationType, Bag, Caller,
-        ExternalUser, Mapping, MappingId, MappingKey,
+        ExternalUser, MappingId, MappingKey, MappingView, ServingMapping,
     },
-    storage::{Storage, StoredMapping},
+    storage::Storage,
     tickets::{Issued, Tickets},
     vault::{BagPlace, Vault},
 };
@@ -125,9 +126,9 @@ impl HostInitiated {
 
     /// The application, where external users may log on. That the system allows it comes first, then
     /// the role, so that nobody else is told how an application is set.
-    async fn enter(&self, call: &Call, request: &LogonRequest) -> Result<Application, Error> {
+    async fn enter(&self, call: &Call, request: &LogonRequest) -> Result<Arc<Application>, Error> {
         let name = &request.application;
-        let found = self.storage.application(name).await?;
+        let found = self.lookup.cache.application(name, request.refresh).await?;
         Entry { call, action: Action::CredentialsLogon, name }.pass(&self.access, found)
     }
 
@@ -138,11 +139,11 @@ impl HostInitiated {
         call: &Call,
         application: &Application,
         request: &LogonRequest,
-    ) -> Result<Mapping, Error> {
+    ) -> Result<ServingMapping, Error> {
         let key = MappingKey::ExternalUser(request.external_user.clone());
         if !application.has(ApplicationFlag::ValidatePassword) {
-            let stored = self.lookup.mapping(application, &key, request.refresh).await?;
-            return Ok(stored.mapping.clone());
+            let found = self.lookup.mapping(application, &key, request.refresh).await?;
+            return Ok(found.mapping);
         }
         // Only what exists is remembered: what is compared is always read, or the time would tell.
         let stored = match self.lookup.mapping(application, &key, true).await {
@@ -150,10 +151,10 @@ impl HostInitiated {
             Err(error) if error.reason == Reason::MappingNotFound => None,
             Err(error) => return Err(error),
         };
-        let expected = self.expected(application, stored.as_deref(), request)?;
+        let expected = self.expected(application, stored.as_ref(), request)?;
         let proved = are_equal(&request.credentials, expected.as_deref());
         match stored {
-            Some(stored) if proved => Ok(stored.mapping.clone()),
+            Some(stored) if proved => Ok(stored.mapping),
             Some(_) | None => Err(self.mismatch(call, application, &request.external_user).await),
         }
     }
@@ -162,10 +163,10 @@ impl HostInitiated {
     fn expected(
         &self,
         application: &Application,
-        stored: Option<&StoredMapping>,
+        stored: Option<&FoundMapping>,
         request: &LogonRequest,
     ) -> Result<Option<Vec<SecretText>>, Error> {
-        if let Some(stored) = stored.filter(|stored| stored.credentials.is_some()) {
+        if let Some(stored) = stored.filter(|stored| stored.sealed.is_some()) {
             return match self.lookup.open(application, stored) {
                 // Without a field for them there is nothing to compare and nothing is proved.
                 Ok(credentials) if credentials.values.is_empty() => Ok(None),
@@ -204,14 +205,15 @@ impl HostInitiated {
     }
 
     /// The account of the mapping with its groups, while it is among the users of the application.
-    pub(crate) fn holder(
+    pub(crate) fn holder<'a>(
         &self,
         application: &Application,
-        mapping: &Mapping,
+        mapping: impl Into<MappingView<'a>>,
     ) -> Result<Caller, Error> {
-        let holder = self.identity.as_known(&mapping.account);
+        let mapping = mapping.into();
+        let holder = self.identity.as_known(mapping.account);
         holder.filter(|holder| application.has_user(holder)).ok_or_else(|| {
-            let known = self.identity.knows_groups_of(&mapping.account);
+            let known = self.identity.knows_groups_of(mapping.account);
             let mut message = format!(
                 "external user \"{}\" is mapped to {}, who is not among the users of application \"{}\"",
                 mapping.external_user, mapping.account, application.name

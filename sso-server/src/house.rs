@@ -10,9 +10,9 @@ use crate::{
     assertion::Assertions,
     audit::Audit,
     audit_trail::AuditTrail,
+    cache::{Cache, CacheSettings},
     changes::Changes,
     config_store::ConfigStore,
-    credential_cache::CredentialCache,
     explain::Explain,
     host_initiated::HostInitiated,
     identity::Identity,
@@ -87,6 +87,8 @@ pub struct Foundations {
     pub tls: Arc<TlsReloader>,
     /// This server.
     pub facts: ServerFacts,
+    /// How much is remembered.
+    pub cache: CacheSettings,
 }
 
 impl House {
@@ -104,14 +106,16 @@ impl House {
             clock,
             tls,
             facts,
+            cache,
         } = on;
         let vault = Vault::new(Arc::clone(&master));
-        let cache = Arc::new(CredentialCache::new(
+        let cache = Arc::new(Cache::new(
             storage.clone(),
             Arc::clone(&access),
             vault.clone(),
-            &changes,
+            Arc::clone(changes.ticks()),
             clock.clone(),
+            cache,
         ));
         let lookup = Lookup {
             access: Arc::clone(&access),
@@ -125,7 +129,7 @@ impl House {
             audit: audit.clone(),
             vault: vault.clone(),
             storage: storage.clone(),
-            cache,
+            cache: Arc::clone(&cache),
             changes: changes.clone(),
             identity: Arc::clone(&identity),
             clock: clock.clone(),
@@ -167,7 +171,11 @@ impl House {
             host_initiated: host_initiated.clone(),
         };
         Arc::new(Self {
-            audit_trail: AuditTrail { access: Arc::clone(&access), storage: storage.clone() },
+            audit_trail: AuditTrail {
+                access: Arc::clone(&access),
+                audit: audit.clone(),
+                storage: storage.clone(),
+            },
             applications: Applications {
                 access: Arc::clone(&access),
                 audit: audit.clone(),
@@ -181,6 +189,7 @@ impl House {
                 audit: audit.clone(),
                 vault: Vault::new(Arc::clone(&master)),
                 storage: storage.clone(),
+                cache,
                 changes: changes.clone(),
                 identity: Arc::clone(&identity),
                 clock: clock.clone(),

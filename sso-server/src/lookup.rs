@@ -12,14 +12,14 @@ use sso_proto::{Event, Reason};
 use crate::{
     access::{Access, Action, Call},
     audit::{Audit, Subject},
-    credential_cache::CredentialCache,
+    cache::{Cache, FoundMapping},
     error::Error,
     gates::Entry,
     model::{
         Application, ApplicationFlag, ApplicationName, ApplicationType, Caller, Credentials,
-        Mapping, MappingKey, MappingState,
+        Mapping, MappingKey, MappingState, MappingView, ServingMapping,
     },
-    storage::{Storage, StoredMapping},
+    storage::Storage,
     vault::{BagPlace, Vault},
 };
 
@@ -35,14 +35,14 @@ pub struct Lookup {
     /// Keeps.
     pub storage: Storage,
     /// Remembers.
-    pub cache: Arc<CredentialCache>,
+    pub cache: Arc<Cache>,
 }
 
 /// A mapping that serves, and what is in it.
 #[derive(Debug)]
 pub struct Found {
     /// The mapping.
-    pub mapping: Mapping,
+    pub mapping: ServingMapping,
     /// External user and values, in clear. Whoever hands them out records the reveal before.
     pub credentials: Credentials,
 }
@@ -61,7 +61,7 @@ impl Lookup {
         refresh: bool,
     ) -> Result<Credentials, Error> {
         let action = Action::CredentialsReveal;
-        let found = self.storage.application(name).await?;
+        let found = self.cache.application(name, refresh).await?;
         let application = Entry { call, action, name }.pass(&self.access, found)?;
         let Found { mapping, credentials } =
             self.credentials_of(&application, &call.caller, refresh).await?;
@@ -88,10 +88,10 @@ impl Lookup {
         refresh: bool,
     ) -> Result<Found, Error> {
         let key = resolve(application, caller)?;
-        let stored = self.mapping(application, &key, refresh).await?;
-        require_enabled(application, &stored.mapping)?;
-        let credentials = self.open(application, &stored)?;
-        Ok(Found { mapping: stored.mapping.clone(), credentials })
+        let found = self.mapping(application, &key, refresh).await?;
+        require_enabled(application, &found.mapping)?;
+        let credentials = self.open(application, &found)?;
+        Ok(Found { mapping: found.mapping, credentials })
     }
 
     /// The mapping of this key, from the cache where it may be.
@@ -103,15 +103,26 @@ impl Lookup {
         application: &Application,
         key: &MappingKey,
         refresh: bool,
-    ) -> Result<Arc<StoredMapping>, Error> {
-        let stored = self.cache.mapping(application, key, refresh).await?;
-        let stored = stored.ok_or_else(|| not_found(application, key))?;
-        require_own_key(&stored.mapping, key)?;
-        if application.kind != ApplicationType::HostGroup {
-            return Ok(stored);
-        }
-        let mapping = stored.mapping.clone().within(application);
-        Ok(Arc::new(StoredMapping { mapping, credentials: stored.credentials.clone() }))
+    ) -> Result<FoundMapping, Error> {
+        let found = self.cache.mapping(application, key, refresh).await?;
+        let FoundMapping { mapping, sealed } = found.ok_or_else(|| not_found(application, key))?;
+        require_own_key(&mapping, key)?;
+        Ok(FoundMapping { mapping: mapping.within(application), sealed })
+    }
+
+    /// The mapping of this key as the database has it, whole.
+    ///
+    /// # Errors
+    /// As [`Self::mapping`].
+    pub async fn mapping_as_stored(
+        &self,
+        application: &Application,
+        key: &MappingKey,
+    ) -> Result<Mapping, Error> {
+        let stored = self.storage.mapping(application.id, key).await?;
+        let mapping = stored.ok_or_else(|| not_found(application, key))?.mapping;
+        require_own_key(&mapping, key)?;
+        Ok(mapping.within(application))
     }
 
     /// Opens the credentials of a mapping. An application with no fields but field 0 has none.
@@ -121,12 +132,12 @@ impl Lookup {
     pub fn open(
         &self,
         application: &Application,
-        stored: &StoredMapping,
+        found: &FoundMapping,
     ) -> Result<Credentials, Error> {
-        let mapping = &stored.mapping;
+        let mapping = &found.mapping;
         let mut values = Vec::with_capacity(application.fields.credential_count());
         if application.fields.credential_count() > 0 {
-            let sealed = stored.credentials.as_ref();
+            let sealed = found.sealed.as_ref();
             let sealed = sealed.ok_or_else(|| not_set(application, mapping))?;
             let place = BagPlace::credentials(
                 mapping.application,
@@ -134,7 +145,7 @@ impl Lookup {
                 mapping.sealed_account(application.kind),
                 &mapping.external_user,
             );
-            let bag = self.vault.open(&place, &sealed.sealed)?;
+            let bag = self.vault.open(&place, sealed.as_ref())?;
             for field in application.fields.iter().skip(1) {
                 let value: &SecretText = bag.value(field.ordinal).ok_or_else(|| {
                     let message = format!(
@@ -230,7 +241,11 @@ pub fn resolve(application: &Application, caller: &Caller) -> Result<MappingKey,
 ///
 /// # Errors
 /// `MAPPING_DISABLED`, `MAPPING_DISABLED_BY_ADMINISTRATOR`.
-pub fn require_enabled(application: &Application, mapping: &Mapping) -> Result<(), Error> {
+pub fn require_enabled<'a>(
+    application: &Application,
+    mapping: impl Into<MappingView<'a>>,
+) -> Result<(), Error> {
+    let mapping = mapping.into();
     let refuse = |reason, remedy: &str| {
         let message = format!(
             "{} in application \"{}\" is disabled{remedy}",
@@ -264,10 +279,14 @@ pub fn require_credentials(application: &Application, mapping: &Mapping) -> Resu
 
 /// A row that was found under a key it does not belong to was tampered with: what is sealed in it
 /// would open, for somebody else.
-pub(crate) fn require_own_key(mapping: &Mapping, key: &MappingKey) -> Result<(), Error> {
+pub(crate) fn require_own_key<'a>(
+    mapping: impl Into<MappingView<'a>>,
+    key: &MappingKey,
+) -> Result<(), Error> {
+    let mapping = mapping.into();
     let own = match key {
-        MappingKey::Account(account) => *account == mapping.account,
-        MappingKey::ExternalUser(user) => *user == mapping.external_user,
+        MappingKey::Account(account) => account == mapping.account,
+        MappingKey::ExternalUser(user) => user == mapping.external_user,
     };
     if own {
         return Ok(());
@@ -295,7 +314,8 @@ pub(crate) fn not_found(application: &Application, key: &MappingKey) -> Error {
 
 /// A mapping in words, by what it is named by. In a host group that is the external user: the account
 /// is the same in all of them, and not for every host to know.
-pub(crate) fn called(application: &Application, mapping: &Mapping) -> String {
+pub(crate) fn called<'a>(application: &Application, mapping: impl Into<MappingView<'a>>) -> String {
+    let mapping = mapping.into();
     match application.kind {
         ApplicationType::HostGroup => {
             format!("the mapping of external user \"{}\"", mapping.external_user)
@@ -306,7 +326,7 @@ pub(crate) fn called(application: &Application, mapping: &Mapping) -> String {
     }
 }
 
-fn not_set(application: &Application, mapping: &Mapping) -> Error {
+fn not_set<'a>(application: &Application, mapping: impl Into<MappingView<'a>>) -> Error {
     let message = format!(
         "{} in application \"{}\" has no credentials; set them with `sso mapping set-credentials`",
         called(application, mapping),

@@ -1,26 +1,23 @@
 //! The rules of principals: a name belongs to the first one who proves to have it, by what the identity
 //! source calls them for ever (ESSO.md 14.3, row 28). Somebody else with the same name is refused.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::Arc;
 
 use sso_core::clock::Clock;
 use sso_proto::Reason;
-use tokio::sync::broadcast::{Receiver, error::TryRecvError};
 
 use crate::{
     access::{Access, Action, Call},
     audit::{Audit, Subject},
-    changes::{Change, Changes, News},
+    cache::{Store, Weigh},
+    changes::{Change, Changes, Tick},
     error::Error,
     model::{Account, Caller, Page, PageRequest, Principal},
     storage::Storage,
 };
 
 /// Names remembered in memory at the most; beyond it the database is asked.
-const REMEMBERED: usize = 100_000;
+const REMEMBERED: u64 = 100_000;
 
 /// The rules of principals.
 #[derive(Clone, Debug)]
@@ -30,17 +27,22 @@ pub struct Principals {
     storage: Storage,
     changes: Changes,
     clock: Clock,
-    known: Arc<Mutex<Known>>,
+    known: Arc<Store<Known>>,
 }
 
-/// What this server remembers, until it hears that somebody may have been forgotten.
-#[derive(Debug)]
+/// Whom a name belongs to, as it was read under this tick. It is served while it stands, as everything
+/// that is remembered (see [`crate::cache`]).
+#[derive(Clone, Debug)]
 struct Known {
-    /// Canonical account and the subject it belongs to.
-    subjects: HashMap<String, String>,
-    /// Rises with every forgetting, so that nothing is remembered that was read before it.
-    epoch: u64,
-    news: Receiver<Arc<News>>,
+    /// The canonical account, and the subject it belongs to.
+    of: Arc<(Box<str>, Box<str>)>,
+    read: Tick,
+}
+
+impl Weigh for Known {
+    fn weight(&self) -> u64 {
+        1
+    }
 }
 
 impl Principals {
@@ -53,8 +55,8 @@ impl Principals {
         changes: Changes,
         clock: Clock,
     ) -> Self {
-        let known = Known { subjects: HashMap::new(), epoch: 0, news: changes.subscribe() };
-        Self { access, audit, storage, changes, clock, known: Arc::new(Mutex::new(known)) }
+        let known = Arc::new(Store::new(REMEMBERED, 1));
+        Self { access, audit, storage, changes, clock, known }
     }
 
     /// Lets the first holder of a name pass, and refuses anybody else. A caller whose source has no
@@ -64,16 +66,16 @@ impl Principals {
     /// `PRINCIPAL_REPLACED`; `DATABASE_UNAVAILABLE`, so that nobody passes unseen.
     pub async fn confirm(&self, caller: &Caller) -> Result<(), Error> {
         let Some(subject) = caller.proof.subject() else { return Ok(()) };
-        let (remembered, epoch) = self.remembers(&caller.account, subject);
-        if remembered {
+        if self.remembers(&caller.account, subject) {
             return Ok(());
         }
+        let tick = self.changes.ticks().now();
         let found = match self.storage.principal(&caller.account).await? {
             Some(principal) => principal,
             None => self.first(&caller.account, subject).await?,
         };
         if found.subject == subject {
-            self.remember(&caller.account, subject, epoch);
+            self.remember(&caller.account, subject, tick);
             return Ok(());
         }
         self.note(&found, subject).await?;
@@ -81,6 +83,23 @@ impl Principals {
             "the name belongs to {} since {}; it was {subject} who came",
             found.subject, found.first_seen_at
         )))
+    }
+
+    /// Whether the name belongs to this one now. Nobody is given it by asking.
+    ///
+    /// # Errors
+    /// `DATABASE_UNAVAILABLE`.
+    pub async fn is(&self, account: &Account, subject: &str) -> Result<bool, Error> {
+        if self.remembers(account, subject) {
+            return Ok(true);
+        }
+        let tick = self.changes.ticks().now();
+        let found = self.storage.principal(account).await?;
+        let is = found.is_some_and(|principal| principal.subject == subject);
+        if is {
+            self.remember(account, subject, tick);
+        }
+        Ok(is)
     }
 
     /// Who had which name first, by account.
@@ -114,8 +133,7 @@ impl Principals {
         self.audit.record(&mut transaction, call, Action::PrincipalForget, subject).await?;
         transaction.insert_change(Change::System, self.clock.now()).await?;
         transaction.commit().await?;
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).forget();
-        self.changes.wake();
+        self.changes.made(Change::System);
         Ok(true)
     }
 
@@ -149,37 +167,20 @@ impl Principals {
         Ok(())
     }
 
-    /// Whether the name is known to belong to this one, and the epoch to remember under otherwise.
-    fn remembers(&self, account: &Account, subject: &str) -> (bool, u64) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.take_in_news();
-        let found = known.subjects.get(account.key()).is_some_and(|known| known == subject);
-        (found, known.epoch)
+    /// Whether the name is known to belong to this one.
+    fn remembers(&self, account: &Account, subject: &str) -> bool {
+        let known = self.known.find(self.known.hash(account.key()));
+        known.is_some_and(|Known { of, read }| {
+            let ticks = self.changes.ticks();
+            (&*of.0, &*of.1) == (account.key(), subject)
+                && ticks.system_stands(read)
+                && ticks.are_fresh(self.clock.instant())
+        })
     }
 
-    fn remember(&self, account: &Account, subject: &str, epoch: u64) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.epoch == epoch && known.subjects.len() < REMEMBERED {
-            known.subjects.insert(account.key().to_owned(), subject.to_owned());
-        }
-    }
-}
-
-impl Known {
-    fn forget(&mut self) {
-        self.subjects.clear();
-        self.epoch += 1;
-    }
-
-    fn take_in_news(&mut self) {
-        loop {
-            match self.news.try_recv() {
-                Ok(news) if news.system || news.everything => self.forget(),
-                Ok(_) => {}
-                Err(TryRecvError::Lagged(_)) => self.forget(),
-                Err(TryRecvError::Empty | TryRecvError::Closed) => return,
-            }
-        }
+    fn remember(&self, account: &Account, subject: &str, read: Tick) {
+        let of = Arc::new((account.key().into(), subject.into()));
+        self.known.keep(self.known.hash(account.key()), Known { of, read });
     }
 }
 

@@ -31,7 +31,7 @@ use crate::{
     announce,
     api::Door,
     assertion::Assertions,
-    audit::{Audit, AuditWriter},
+    audit::{Audit, AuditWriter, Writer},
     changes::{ChangeReader, Changes},
     error::Error,
     generations,
@@ -185,8 +185,8 @@ pub async fn run(settings: Settings, metrics: Metrics) -> Result<(), ServerError
     let certificates = Arc::clone(&parts.tls);
     let count = lanes.handles().len();
     let door = Door::new(&house, certificates, &others, count, settings.max_requests);
-    let serving =
-        Serving::new(&lanes, settings.connection_age, Arc::new(|| Ok(())), stages.draining());
+    let before_write = house.audit.before_write();
+    let serving = Serving::new(&lanes, settings.connection_age, before_write, stages.draining());
     let serving = serve(serving, door, listener, local, Arc::clone(&parts.tls));
     tracing::info!(event = Event::Started.number(), %address, server = settings.name, "serving");
     shutdown::notify_ready();
@@ -255,7 +255,8 @@ async fn build(
     let system = storage.system().await?.ok_or_else(no_system)?;
     access.adopt(system.global, system.updated_at);
     access.adopt_server_settings(storage.server_settings(&settings.name).await?);
-    let (audit, writer) = Audit::new(&settings.name, clock.clone(), storage.clone());
+    let by = Writer { system: system.id, server: &settings.name };
+    let (audit, writer) = Audit::open(by, &settings.audit, clock.clone(), storage.clone())?;
     let (master, link) = MasterSecret::new(
         &settings.master,
         &ClientTls::from(Arc::clone(&tls)),
@@ -283,6 +284,7 @@ async fn build(
             started_at,
             schema_version,
         },
+        cache: settings.cache,
     });
     Ok(Parts {
         house,

@@ -19,6 +19,8 @@ use sso_core::{
 
 use crate::{
     assertion::AssertionSettings,
+    audit::{AuditSection, AuditSettings},
+    cache::CacheSettings,
     error::Error,
     identity::{Identity, IdentitySection},
     master::MasterSettings,
@@ -62,8 +64,12 @@ pub struct Settings {
     pub migrate: bool,
     /// Where the keys come from.
     pub master: MasterSettings,
+    /// How reveals and denials are recorded.
+    pub audit: AuditSettings,
     /// How values are sealed again after a rotation.
     pub reseal: ResealSettings,
+    /// How much is remembered.
+    pub cache: CacheSettings,
     /// Who clients are.
     pub identity: Identity,
     /// The administrators of a new system.
@@ -98,7 +104,11 @@ struct File {
     database: DatabaseSection,
     master: MasterSettings,
     #[serde(default)]
+    audit: AuditSection,
+    #[serde(default)]
     reseal: ResealSettings,
+    #[serde(default)]
+    cache: CacheSettings,
     identity: IdentitySection,
     initial: InitialSection,
     assertion: Option<AssertionSettings>,
@@ -171,9 +181,12 @@ impl Settings {
         file.master.check().map_err(|(key, why)| refused(&format!("master.{key}"), why))?;
         file.master.resolve(&base);
         file.reseal.check().map_err(|(key, why)| refused(&format!("reseal.{key}"), why))?;
+        file.cache.check().map_err(|(key, why)| refused(&format!("cache.{key}"), why))?;
         let assertion = file.assertion.as_ref().map_or(Ok(()), AssertionSettings::check);
         assertion.map_err(|(key, why)| refused(&format!("assertion.{key}"), why))?;
         let database = database(&file.database, &base, path)?;
+        let audit = file.audit.build(&base, &database.url);
+        let audit = audit.map_err(|(key, why)| refused(&format!("audit.{key}"), why))?;
         let migrate = file.database.migrate;
         let development = file.tls.allow_development;
         let identity = std::mem::take(&mut file.identity).build(&base, path, development)?;
@@ -198,7 +211,9 @@ impl Settings {
             database,
             migrate,
             master: file.master,
+            audit,
             reseal: file.reseal,
+            cache: file.cache,
             identity,
             initial,
             assertion: file.assertion,
@@ -356,6 +371,9 @@ sso_administrators = ['DEV\SSO Administrators']
             ("[database]", "[database]\npassword = 'x'", "password"),
             ("[database]", "[reseal]\nbatch_rows = 0\n[database]", "reseal.batch_rows"),
             ("[database]", "[reseal]\nrows = 1\n[database]", "rows"),
+            ("[database]", "[audit]\njournal_max_mb = 0\n[database]", "audit.journal_max_mb"),
+            ("[database]", "[audit]\nmode = 'never'\n[database]", "never"),
+            ("[database]", "[cache]\nmegabytes = 0\n[database]", "cache.megabytes"),
             (
                 "[database]",
                 "[assertion]\nissuer = 'x'\naudiences = []\n[database]",

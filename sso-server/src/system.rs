@@ -307,7 +307,7 @@ impl System {
         self.audit.record(&mut transaction, call, action, subject).await?;
         transaction.insert_change(Change::System, now).await?;
         transaction.commit().await?;
-        self.changes.wake();
+        self.changes.made(Change::System);
         Ok((server, after))
     }
 
@@ -436,7 +436,7 @@ impl System {
         transaction.commit().await?;
         announce::system(call, &self.access.global(), &global);
         self.access.adopt(global, at);
-        self.changes.wake();
+        self.changes.made(Change::System);
         Ok(())
     }
 }

@@ -7,9 +7,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use prost::Message as _;
 use sso_client::development::Probe;
-use sso_proto::Reason;
-use sso_tests::{history::History, system::eventually};
+use sso_proto::{Reason, Refusal, v1};
+use sso_tests::{
+    disk::Disk,
+    history::History,
+    raw,
+    system::{Database, System, Timing, eventually},
+};
 use tokio::runtime::Runtime;
 
 use crate::{
@@ -47,14 +53,11 @@ fn a_change_that_the_full_disk_of_the_audit_cannot_keep_is_refused_in_time() {
         refused.contains("DATABASE_UNAVAILABLE") || refused.contains("AUDIT_UNAVAILABLE"),
         "{refused}"
     );
-    // Without a record there is no reveal either.
+    // The journal has room that it reserved before: a reveal is recorded there, or refused.
     let began = Instant::now();
-    let reveal = ["config", "get", "Full", "One", "--reveal"];
-    let revealed = eventually("a refused reveal", BOUND, || {
-        let output = place.system.sso("user", &reveal);
-        (!output.status.success()).then(|| said(&output))
-    });
-    assert!(revealed.contains("UNAVAILABLE"), "{revealed}");
+    let output = place.system.sso("user", &["config", "get", "Full", "One", "--reveal"]);
+    let revealed = usize::from(output.status.success());
+    assert!(revealed == 1 || said(&output).contains("UNAVAILABLE"), "{}", said(&output));
     assert!(began.elapsed() < BOUND);
     let Some(disk) = place.disk("audit") else { return };
     disk.free();
@@ -63,6 +66,59 @@ fn a_change_that_the_full_disk_of_the_audit_cannot_keep_is_refused_in_time() {
     eventually("it is ready", BOUND, || Probe::Ready.ask(operations).ok());
     let found = place.system.sso_ok("app-admin", &["config", "get", "Full", "One", "Key"]);
     assert_eq!(found.trim(), "after");
+    eventually("it is recorded", BOUND, || (reveals(&place.system) == revealed).then_some(()));
+}
+
+/// How many reveals are in the audit.
+fn reveals(system: &System) -> usize {
+    let list = ["audit", "list", "--action", "configuration.reveal", "--limit", "100000"];
+    system.sso_json("admin", &list).as_array().map_or(0, Vec::len)
+}
+
+#[test]
+fn reveals_on_the_full_disk_of_the_journal_are_refused_and_none_is_unrecorded() {
+    let mut system = System::prepare(Database::Sqlite, 1, Timing::default());
+    let folder = system.folder().join("journal");
+    let Some(disk) = Disk::mount(&folder, 4) else { return };
+    let settings = system.installation().server_settings(1);
+    let text = fs::read_to_string(&settings).expect("settings");
+    // Small files, so that there is no room for long.
+    let journal = "\n[audit]\njournal = \"journal\"\njournal_max_mb = 1\n";
+    fs::write(&settings, text + journal).expect("settings");
+    system.start_master();
+    system.start_server(1);
+    system.create_application("Full", &["Key"]);
+    let long = "x".repeat(200);
+    let set = ["config", "set", "Full", &long, "--values", "-"];
+    assert!(system.sso_with_input("app-admin", &set, r#"{"Key":"value"}"#).status.success());
+    let runtime = Runtime::new().expect("a runtime");
+    let user = runtime.block_on(async { raw::channel(&system, 1, "user") });
+    let reveal = || {
+        let request = v1::GetConfigurationRequest {
+            application: "Full".into(),
+            identifier: long.clone(),
+            mode: v1::ReadMode::Runtime.into(),
+            fields: Vec::new(),
+        };
+        let request = request.encode_to_vec();
+        runtime.block_on(raw::call(&user, "/sso.v1.ConfigStore/Get", request)).map(drop)
+    };
+    reveal().expect("revealed");
+    disk.fill();
+    let mut answered = 1;
+    let refused = loop {
+        match reveal() {
+            Ok(()) => answered += 1,
+            Err(refused) => break refused,
+        }
+    };
+    let reason = Refusal::from_status(&refused).map(|refusal| refusal.reason);
+    assert_eq!(reason, Some(Reason::AuditUnavailable), "{refused:?}");
+    assert!(refused.message().contains(&folder.display().to_string()), "{refused:?}");
+    disk.free();
+    eventually("it serves again", BOUND, || reveal().ok());
+    answered += 1;
+    eventually("all are recorded", BOUND, || (reveals(&system) == answered).then_some(()));
 }
 
 #[test]

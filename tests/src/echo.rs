@@ -15,12 +15,11 @@ use sso_core::{
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    Request, Response, Status, body::Body, client, codegen::http, server, transport::Channel,
-};
+use tonic::{Request, Response, Status, body::Body, codegen::http, server};
 use tonic_prost::ProstCodec;
 
-const PATH: &str = "/sso.bench.Echo/Call";
+/// The path of its one method.
+pub const PATH: &str = "/sso.bench.Echo/Call";
 
 /// What is sent and given back.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
@@ -45,8 +44,7 @@ impl server::UnaryService<Message> for Echo {
     type Future = Ready<Result<Response<Message>, Status>>;
 
     fn call(&mut self, request: Request<Message>) -> Self::Future {
-        let answer = usize::try_from(request.into_inner().answer).unwrap_or_default();
-        ready(Ok(Response::new(Message { bytes: vec![b'x'; answer], answer: 0 })))
+        ready(Ok(Response::new(answer(request.get_ref()))))
     }
 }
 
@@ -93,14 +91,9 @@ pub async fn serve(certificate: &Path, key: &Path, ca: &Path) {
         .expect("a server that serves");
 }
 
-/// One echo.
-///
-/// # Errors
-/// As the call.
-pub async fn call(channel: &Channel, message: Message) -> Result<Message, Status> {
-    let mut grpc = client::Grpc::new(channel.clone());
-    grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
-    let path = http::uri::PathAndQuery::from_static(PATH);
-    let codec = ProstCodec::<Message, Message>::default();
-    Ok(grpc.unary(Request::new(message), path, codec).await?.into_inner())
+/// What is given back.
+#[must_use]
+pub fn answer(asked: &Message) -> Message {
+    let length = usize::try_from(asked.answer).unwrap_or_default();
+    Message { bytes: vec![b'x'; length], answer: 0 }
 }

@@ -184,6 +184,12 @@ impl Server {
         }
     }
 
+    /// Its process, whose children serve the connections; `None` while it does not run.
+    #[must_use]
+    pub fn id(&self) -> Option<u32> {
+        fs::read_to_string(self.folder.join("pid")).ok()?.trim().parse().ok()
+    }
+
     /// Kills the server with SIGKILL, as a crash does, and waits until its keeper has it running again.
     ///
     /// # Panics

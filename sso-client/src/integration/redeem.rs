@@ -129,8 +129,10 @@ mod tests {
     use super::*;
 
     fn refused(reason: Reason) -> RedeemError {
-        let refusal =
-            sso_proto::Refusal { reason, message: "words".into(), request_id: "id".into() };
+        let refusal = sso_proto::Refusal {
+            request_id: "id".into(),
+            ..sso_proto::Refusal::new(reason, "words")
+        };
         let source = ClientError::from_status(&refusal.into_status(), "https://a:1", true);
         let (originator, application) = (r"CORP\ann".to_owned(), "Gateway".to_owned());
         RedeemError::Refused { originator, application, source }

@@ -227,13 +227,19 @@ impl Access {
         call: &Call,
         action: Action,
         name: &ApplicationName,
-        application: Option<Application>,
-    ) -> Result<Application, Error> {
+        application: Option<Arc<Application>>,
+    ) -> Result<Arc<Application>, Error> {
         let role = self.enter(action)?;
         let caller = &call.caller;
         let sees_all = application.is_none() && self.is_affiliate_administrator(caller);
         if !sees_all {
-            self.require_role(role, call, action, name, application.as_ref())?;
+            let held = match &application {
+                Some(application) => self.holds_in(caller, role, application),
+                None => self.holds(caller, role, None),
+            };
+            if !held {
+                return Err(self.denied(role, call, action, Some(name), application.as_deref()));
+            }
         }
         application.ok_or_else(|| {
             let message =

@@ -21,12 +21,8 @@ const LONGEST_DETAIL: usize = 1000;
 
 /// The status that `error` is answered with.
 pub(super) fn status(error: Error, call: &Call) -> Status {
-    Refusal {
-        reason: error.reason,
-        message: error.message,
-        request_id: call.request_id.to_string(),
-    }
-    .into_status()
+    let request_id = call.request_id.to_string();
+    Refusal { request_id, ..Refusal::new(error.reason, error.message) }.into_status()
 }
 
 impl Handlers {

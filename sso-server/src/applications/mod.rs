@@ -67,7 +67,7 @@ impl Applications {
         let found = self.storage.application(name).await?;
         let application = self.access.require_in(call, Action::ApplicationRead, name, found)?;
         let administers = self.access.is_administrator(&call.caller, &application);
-        Ok((application, administers))
+        Ok((Arc::unwrap_or_clone(application), administers))
     }
 
     /// Lists by name the applications that the caller has a role in, each with the flag of
@@ -198,7 +198,7 @@ impl Applications {
         let change = Change::Mappings(application.id);
         transaction.insert_change(change, self.clock.now()).await?;
         transaction.commit().await?;
-        self.changes.wake();
+        self.changes.made(change);
         Ok(())
     }
 
@@ -213,9 +213,9 @@ impl Applications {
         let found = self.storage.application(name).await?;
         self.access.require_in(call, action, name, found)?;
         let mut transaction = self.storage.begin().await?;
-        let found = transaction.lock_application(name).await?;
+        let found = transaction.lock_application(name).await?.map(Arc::new);
         let application = self.access.require_in(call, action, name, found)?;
-        Ok((transaction, application))
+        Ok((transaction, Arc::unwrap_or_clone(application)))
     }
 
     async fn commit(
@@ -226,7 +226,7 @@ impl Applications {
         let change = Change::Application(application);
         transaction.insert_change(change, self.clock.now()).await?;
         transaction.commit().await?;
-        self.changes.wake();
+        self.changes.made(change);
         Ok(())
     }
 

@@ -15,6 +15,7 @@ pub use watch::{ConfigurationChange, WatchTarget};
 use crate::{
     access::{Access, Action, Call},
     audit::Audit,
+    cache::Cache,
     changes::Changes,
     error::Error,
     gates::Entry,
@@ -113,6 +114,8 @@ pub struct ConfigStore {
     pub vault: Vault,
     /// Keeps.
     pub storage: Storage,
+    /// Remembers.
+    pub cache: Arc<Cache>,
     /// Tells of changes.
     pub changes: Changes,
     /// Knows who is in which group.
@@ -122,14 +125,19 @@ pub struct ConfigStore {
 }
 
 impl ConfigStore {
-    /// The application, if the caller may do this to it and it keeps configurations.
+    /// The application, if the caller may do this to it and it keeps configurations. Administrators who
+    /// read see it as the database has it; whoever writes is looked at again in the transaction.
     async fn enter(
         &self,
         call: &Call,
         action: Action,
         name: &ApplicationName,
-    ) -> Result<Application, Error> {
-        let found = self.storage.application(name).await?;
+    ) -> Result<Arc<Application>, Error> {
+        let afresh = matches!(
+            action,
+            Action::ConfigurationRead | Action::ConfigurationList | Action::ConfigurationHistory
+        );
+        let found = self.cache.application(name, afresh).await?;
         Entry { call, action, name }.pass(&self.access, found)
     }
 }

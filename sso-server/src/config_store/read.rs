@@ -4,6 +4,7 @@ use super::{ConfigStore, Configuration, ReadMode, field, not_found};
 use crate::{
     access::{Action, Call},
     audit::Subject,
+    cache::FoundConfiguration,
     error::Error,
     model::{
         Application, ApplicationName, Bag, ConfigurationHead, Identifier, Label, Page, PageRequest,
@@ -32,15 +33,22 @@ impl ConfigStore {
             field(&application, label)?;
         }
         self.vault.require_opening()?;
-        let stored = self
-            .storage
-            .configuration(application.id, identifier)
-            .await?
-            .ok_or_else(|| not_found(&application.name, identifier))?;
-        let head = &stored.head;
-        let place = BagPlace::configuration(application.id, head.id, identifier, head.revision);
-        let bag = self.vault.open(&place, &stored.sealed)?;
-        let read = select(&application, stored.head, &bag, mode, fields);
+        let missing = || not_found(&application.name, identifier);
+        let (found, updated_by) = match mode {
+            ReadMode::Runtime => {
+                let found = self.cache.configuration(application.id, identifier).await?;
+                (found.ok_or_else(missing)?, String::new())
+            }
+            ReadMode::Admin => {
+                let stored = self.storage.configuration(application.id, identifier).await?;
+                let mut stored = stored.ok_or_else(missing)?;
+                let updated_by = std::mem::take(&mut stored.head.updated_by);
+                (stored.into(), updated_by)
+            }
+        };
+        let place = BagPlace::configuration(application.id, found.id, identifier, found.revision);
+        let bag = self.vault.open(&place, found.sealed.as_ref())?;
+        let read = Configuration { updated_by, ..select(&application, &found, &bag, mode, fields) };
         if mode == ReadMode::Runtime {
             let detail = format!("revision {}", read.revision);
             let subject = Subject {
@@ -91,7 +99,7 @@ impl ConfigStore {
 /// What of the bag is handed out in this mode.
 fn select(
     application: &Application,
-    head: ConfigurationHead,
+    found: &FoundConfiguration,
     bag: &Bag,
     mode: ReadMode,
     fields: &[Label],
@@ -112,14 +120,11 @@ fn select(
     }
     Configuration {
         application: application.name.as_str().to_owned(),
-        identifier: head.identifier.as_str().to_owned(),
-        revision: head.revision,
+        identifier: found.identifier.as_str().to_owned(),
+        revision: found.revision,
         values,
         masked,
-        updated_at: head.updated_at,
-        updated_by: match mode {
-            ReadMode::Admin => head.updated_by,
-            ReadMode::Runtime => String::new(),
-        },
+        updated_at: found.updated_at,
+        updated_by: String::new(),
     }
 }

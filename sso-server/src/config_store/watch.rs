@@ -254,7 +254,8 @@ mod tests {
     use super::*;
     use crate::{
         access::Access,
-        audit::Audit,
+        audit::{Audit, AuditSettings, Writer},
+        cache::{Cache, CacheSettings},
         changes::Changes,
         config_store::{ReadMode, SetMode, Write},
         groups::Groups,
@@ -340,12 +341,24 @@ mod tests {
         let key = LockedKey::from_bytes(&[1; 32]).unwrap();
         let keys = KeyRing::new([(Generation::FIRST, key)], Generation::FIRST).unwrap();
         let held = Clock::manual(time::OffsetDateTime::UNIX_EPOCH);
-        let (audit, _) = Audit::new("sso-server-1", clock.clone(), storage.clone());
+        let vault = Vault::new(MasterSecret::holding(keys, held));
+        let cache = Cache::new(
+            storage.clone(),
+            Arc::clone(&access),
+            vault.clone(),
+            Arc::clone(changes.ticks()),
+            clock.clone(),
+            CacheSettings::default(),
+        );
+        let by = Writer { system: Uuid::nil(), server: "sso-server-1" };
+        let journal = AuditSettings::in_folder(&folder.join("audit"));
+        let (audit, _) = Audit::open(by, &journal, clock.clone(), storage.clone()).unwrap();
         ConfigStore {
             access,
             audit,
-            vault: Vault::new(MasterSecret::holding(keys, held)),
+            vault,
             storage,
+            cache: Arc::new(cache),
             changes,
             identity: Arc::new(Identity::new(Vec::new(), BTreeSet::new(), groups)),
             clock,

@@ -1,5 +1,8 @@
 //! Writing configurations: set, delete, roll back. Every write is one transaction that first takes
-//! the row of the configuration, so that writers of one identifier follow one another.
+//! the row of the configuration, so that writers of one identifier follow one another; or one statement
+//! that moves on from the revision it was made for, where nobody else writes at the moment.
+
+use std::sync::Arc;
 
 use sso_core::secret::SecretText;
 use sso_proto::Reason;
@@ -13,7 +16,7 @@ use crate::{
     model::{
         Application, ApplicationName, Bag, ConfigurationId, Field, Identifier, Label, Revision,
     },
-    storage::{NewRevision, Transaction},
+    storage::{NewRevision, StorageError, Transaction},
     vault::BagPlace,
 };
 
@@ -36,6 +39,22 @@ struct Put<'a> {
     rolled_back_to: Option<Revision>,
 }
 
+/// A write of values that names fields of the application.
+struct Set<'a> {
+    call: &'a Call,
+    application: &'a Application,
+    identifier: &'a Identifier,
+    values: Vec<(Field, Option<SecretText>)>,
+    mode: SetMode,
+}
+
+impl Set<'_> {
+    fn subject<'s>(&'s self, detail: &'s str) -> Subject<'s> {
+        let (application, object) = (self.application.name.as_str(), self.identifier.as_str());
+        Subject { application, object, detail }
+    }
+}
+
 impl ConfigStore {
     /// Writes values. The first write of an identifier must name every field but field 0.
     ///
@@ -52,6 +71,13 @@ impl ConfigStore {
         let application = self.enter(call, Action::ConfigurationSet, name).await?;
         let values = resolve(&application, write.values)?;
         self.vault.require_sealing()?;
+        let set = Set { call, application: &application, identifier, values, mode: write.mode };
+        if !write.dry_run
+            && let Some(written) = self.set_at_once(&set, write.if_revision).await?
+        {
+            return Ok(written);
+        }
+        let Set { values, .. } = &set;
         let mut transaction = self.begin(call, Action::ConfigurationSet, &application).await?;
         let taken = self.take(&mut transaction, &application, identifier, call).await?;
         require_revision(write.if_revision, taken.before, taken.empty, identifier)?;
@@ -71,20 +97,53 @@ impl ConfigStore {
             transaction.rollback().await?;
             return Ok(written);
         }
-        let mut detail = format!("revision {}: {}", taken.revision, written.written.join(", "));
-        if !written.cleared.is_empty() {
-            detail = format!("{detail}; cleared: {}", written.cleared.join(", "));
-        }
         let new = Put { taken: &taken, stored: &stored, bag: &bag, rolled_back_to: None };
         self.put(&mut transaction, call, &application, new).await?;
-        let subject = Subject {
-            application: application.name.as_str(),
-            object: identifier.as_str(),
-            detail: &detail,
-        };
+        let detail = detail(&written);
+        let subject = set.subject(&detail);
         self.audit.record(&mut transaction, call, Action::ConfigurationSet, subject).await?;
         self.commit(transaction, &application, taken.id).await?;
         Ok(written)
+    }
+
+    /// Writes the revision that follows the newest one in one statement, without holding anything before
+    /// it. `None`, and nothing is written, where that does not serve: there is no configuration yet,
+    /// another writes it too, what was read of it or of its application is not the newest any more, or it
+    /// is to be refused. Then the way with a transaction decides.
+    async fn set_at_once(
+        &self,
+        set: &Set<'_>,
+        if_revision: Option<Revision>,
+    ) -> Result<Option<Written>, Error> {
+        let Set { call, application, identifier, values, mode } = set;
+        let found = self.storage.configuration(application.id, identifier).await?;
+        let Some(current) = found else { return Ok(None) };
+        let before = current.head.revision;
+        if if_revision.is_some_and(|expected| expected != before) {
+            return Ok(None);
+        }
+        let revision = Revision(before.0.saturating_add(1));
+        let taken = Taken { id: current.head.id, identifier, revision, before, empty: false };
+        let place = place(application, &taken, before);
+        let Ok(stored) = self.vault.open(&place, &current.sealed) else { return Ok(None) };
+        let applied = apply(application, identifier, &stored, values, *mode, false);
+        let Ok((bag, mut written)) = applied else { return Ok(None) };
+        if written.written.is_empty() && written.cleared.is_empty() {
+            return Ok(None);
+        }
+        written.revision = revision;
+        let new = Put { taken: &taken, stored: &stored, bag: &bag, rolled_back_to: None };
+        let row = self.row(call, application, &new)?;
+        let detail = detail(&written);
+        let record = self.audit.entry(call, Action::ConfigurationSet, set.subject(&detail));
+        match self.storage.write_on(application, &row, &record).await {
+            Ok(true) => {}
+            // Step by step it shows what the database does not accept.
+            Ok(false) | Err(StorageError::Statement(_) | StorageError::Gone) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+        self.changes.made(Change::Configuration(application.id, taken.id));
+        Ok(Some(written))
     }
 
     /// Writes the values of an earlier revision as a new one.
@@ -152,6 +211,7 @@ impl ConfigStore {
         let gone = head.as_ref().is_none_or(|head| head.deleted);
         require_revision(if_revision, before, gone, identifier)?;
         let Some(head) = head.filter(|head| !head.deleted) else {
+            transaction.rollback().await?;
             return Ok(None);
         };
         let by = call.caller.account.as_str();
@@ -179,7 +239,7 @@ impl ConfigStore {
         application: &Application,
     ) -> Result<Transaction, Error> {
         let mut transaction = self.storage.begin().await?;
-        let found = transaction.application(&application.name).await?;
+        let found = transaction.application(&application.name).await?.map(Arc::new);
         let again = self.access.require_in(call, action, &application.name, found)?;
         if again.id != application.id {
             let message = format!("application \"{}\" was created anew meanwhile", again.name);
@@ -225,9 +285,21 @@ impl ConfigStore {
         application: &Application,
         new: Put<'_>,
     ) -> Result<(), Error> {
+        let row = self.row(call, application, &new)?;
+        transaction.insert_revision(&row).await?;
+        Ok(())
+    }
+
+    /// The row of the revision, sealed.
+    fn row(
+        &self,
+        call: &Call,
+        application: &Application,
+        new: &Put<'_>,
+    ) -> Result<NewRevision, Error> {
         let place = place(application, new.taken, new.taken.revision);
         let sealed = self.vault.seal(&place, new.bag)?;
-        let row = NewRevision {
+        Ok(NewRevision {
             configuration: new.taken.id,
             revision: new.taken.revision,
             sealed: sealed.bytes,
@@ -236,9 +308,7 @@ impl ConfigStore {
             rolled_back_to: new.rolled_back_to,
             written_at: self.clock.now(),
             written_by: call.caller.account.as_str().to_owned(),
-        };
-        transaction.insert_revision(&row).await?;
-        Ok(())
+        })
     }
 
     /// The values before the write; none where the configuration is new or was deleted.
@@ -267,9 +337,18 @@ impl ConfigStore {
         let change = Change::Configuration(application.id, configuration);
         transaction.insert_change(change, self.clock.now()).await?;
         transaction.commit().await?;
-        self.changes.wake();
+        self.changes.made(change);
         Ok(())
     }
+}
+
+/// What the record says of a write.
+fn detail(written: &Written) -> String {
+    let detail = format!("revision {}: {}", written.revision, written.written.join(", "));
+    if written.cleared.is_empty() {
+        return detail;
+    }
+    format!("{detail}; cleared: {}", written.cleared.join(", "))
 }
 
 /// The fields that the labels name, each once.
@@ -299,7 +378,7 @@ fn apply(
     application: &Application,
     identifier: &Identifier,
     stored: &Bag,
-    values: Vec<(Field, Option<SecretText>)>,
+    values: &[(Field, Option<SecretText>)],
     mode: SetMode,
     first: bool,
 ) -> Result<(Bag, Written), Error> {
@@ -307,14 +386,14 @@ fn apply(
     let mut written = Vec::new();
     for (field, value) in values {
         match (value, stored.value(field.ordinal)) {
-            (None, None) => return Err(nothing_to_keep(&field, identifier, first)),
+            (None, None) => return Err(nothing_to_keep(field, identifier, first)),
             (None, Some(kept)) => bag.put(field.ordinal, field.label.as_str(), kept.clone())?,
             (Some(value), Some(_)) if mode == SetMode::Add => {
                 // Checked all the same, so that a dry run tells the truth.
-                Bag::default().put(field.ordinal, field.label.as_str(), value)?;
+                Bag::default().put(field.ordinal, field.label.as_str(), value.clone())?;
             }
             (Some(value), _) => {
-                bag.put(field.ordinal, field.label.as_str(), value)?;
+                bag.put(field.ordinal, field.label.as_str(), value.clone())?;
                 written.push(field.ordinal);
             }
         }

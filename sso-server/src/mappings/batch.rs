@@ -4,7 +4,7 @@
 //! audit and one change, so that neither the writer of the database nor the servers that are told of
 //! changes are kept busy for long.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use sso_proto::Reason;
 
@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     access::{Action, Call},
+    changes::Change,
     error::Error,
     lookup,
     model::{Account, Application, ApplicationName, ExternalUser, Mapping, MappingKey},
@@ -187,7 +188,11 @@ impl Mappings {
         let subjects: Vec<_> =
             subjects.map(|(mapping, detail)| subject(&application, mapping, detail)).collect();
         self.audit.record_all(&mut transaction, call, action, &subjects).await?;
-        self.commit(transaction, &application).await?;
+        let change = match &*mappings {
+            [only] => Change::Mapping(application.id, only.id),
+            _ => Change::Mappings(application.id),
+        };
+        self.commit(transaction, change).await?;
         Ok(BatchOutcome { refused, done: count(&mappings) })
     }
 
@@ -335,7 +340,7 @@ struct Chunk {
 }
 
 /// A chunk whose application the caller may do this to.
-type Entered = (Application, Vec<Item>);
+type Entered = (Arc<Application>, Vec<Item>);
 
 /// The items by application, in the order of names so that two requests do not wait for each other, and
 /// not more than one transaction should hold; those of a rehearsal all share one.

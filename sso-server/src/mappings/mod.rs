@@ -17,8 +17,8 @@ use sso_proto::Reason;
 use crate::{
     access::{Access, Action, Call},
     audit::Audit,
+    cache::Cache,
     changes::{Change, Changes},
-    credential_cache::CredentialCache,
     error::Error,
     identity::Identity,
     model::{
@@ -84,8 +84,8 @@ pub struct Mappings {
     pub vault: Vault,
     /// Keeps.
     pub storage: Storage,
-    /// Remembers, and is told here what to forget.
-    pub cache: Arc<CredentialCache>,
+    /// Remembers.
+    pub cache: Arc<Cache>,
     /// Tells of changes.
     pub changes: Changes,
     /// Knows who is in which group.
@@ -95,14 +95,23 @@ pub struct Mappings {
 }
 
 impl Mappings {
-    /// The application, if the caller may do this to it.
+    /// The application, if the caller may do this to it. Whoever reads sees it as the database has it;
+    /// whoever writes is looked at again in the transaction.
     async fn enter(
         &self,
         call: &Call,
         action: Action,
         name: &ApplicationName,
-    ) -> Result<Application, Error> {
-        let found = self.storage.application(name).await?;
+    ) -> Result<Arc<Application>, Error> {
+        let writes = matches!(
+            action,
+            Action::MappingCreate
+                | Action::MappingSetCredentials
+                | Action::MappingEnable
+                | Action::MappingDisable
+                | Action::MappingDelete
+        );
+        let found = self.cache.application(name, !writes).await?;
         self.access.require_in(call, action, name, found)
     }
 
@@ -113,7 +122,7 @@ impl Mappings {
         call: &Call,
         action: Action,
         entered: &Application,
-    ) -> Result<(Transaction, Application), Error> {
+    ) -> Result<(Transaction, Arc<Application>), Error> {
         let mut transaction = self.storage.begin().await?;
         let again = self.hold(&mut transaction, call, action, entered).await?;
         Ok((transaction, again))
@@ -126,8 +135,8 @@ impl Mappings {
         call: &Call,
         action: Action,
         entered: &Application,
-    ) -> Result<Application, Error> {
-        let found = transaction.lock_application(&entered.name).await?;
+    ) -> Result<Arc<Application>, Error> {
+        let found = transaction.lock_application(&entered.name).await?.map(Arc::new);
         let again = self.access.require_in(call, action, &entered.name, found)?;
         if again.id != entered.id {
             let message = format!("application \"{}\" was created anew meanwhile", again.name);
@@ -136,18 +145,12 @@ impl Mappings {
         Ok(again)
     }
 
-    /// Commits a change to mappings of one application. This server forgets at once what it remembers
-    /// of them, the others when they are told.
-    async fn commit(
-        &self,
-        mut transaction: Transaction,
-        application: &Application,
-    ) -> Result<(), Error> {
-        let change = Change::Mappings(application.id);
+    /// Commits a change to mappings. This server forgets at once what it remembers of them, the others
+    /// when they are told.
+    async fn commit(&self, mut transaction: Transaction, change: Change) -> Result<(), Error> {
         transaction.insert_change(change, self.clock.now()).await?;
         transaction.commit().await?;
-        self.cache.forget(application.id);
-        self.changes.wake();
+        self.changes.made(change);
         Ok(())
     }
 

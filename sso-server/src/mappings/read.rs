@@ -1,6 +1,6 @@
 //! Reading mappings: one, lists, and the members of an application.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use sso_proto::Reason;
 
@@ -39,7 +39,7 @@ pub type Listed = Page<Shown>;
 struct Scope {
     filter: MappingFilter,
     /// The one application the list is of.
-    application: Option<Application>,
+    application: Option<Arc<Application>>,
 }
 
 impl Mappings {
@@ -148,7 +148,7 @@ impl Mappings {
         &self,
         call: &Call,
         filter: &MappingFilter,
-        applications: &mut HashMap<String, Application>,
+        applications: &mut HashMap<String, Arc<Application>>,
         page: PageRequest,
     ) -> Result<Listed, Error> {
         let wanted = usize::try_from(page.size).unwrap_or(usize::MAX);
@@ -181,7 +181,7 @@ impl Mappings {
     async fn show_all(
         &self,
         call: &Call,
-        applications: &mut HashMap<String, Application>,
+        applications: &mut HashMap<String, Arc<Application>>,
         mappings: Vec<(Mapping, ApplicationName)>,
     ) -> Result<Vec<Shown>, Error> {
         let mut shown = Vec::with_capacity(mappings.len());

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     access::{Action, Call},
     audit::Subject,
+    changes::Change,
     error::Error,
     lookup,
     model::{
@@ -46,7 +47,7 @@ impl Mappings {
         let detail = created_detail(&application, &mapping);
         let subject = subject(&application, &mapping, &detail);
         self.audit.record(&mut transaction, call, action, subject).await?;
-        self.commit(transaction, &application).await?;
+        self.commit(transaction, Change::Mapping(application.id, mapping.id)).await?;
         Ok((self.shown(call, &application, mapping), warning.into_iter().collect()))
     }
 
@@ -96,7 +97,7 @@ impl Mappings {
             self.audit.record(&mut transaction, call, Action::MappingCreate, subject).await?;
         }
         self.audit.record(&mut transaction, call, action, subject).await?;
-        self.commit(transaction, &application).await?;
+        self.commit(transaction, Change::Mapping(application.id, mapping.id)).await?;
         Ok((self.shown(call, &application, mapping), created, warning.into_iter().collect()))
     }
 
@@ -134,7 +135,7 @@ impl Mappings {
         let detail = counterpart_of(&application, &mapping);
         let subject = subject(&application, &mapping, &detail);
         self.audit.record(&mut transaction, call, action, subject).await?;
-        self.commit(transaction, &application).await?;
+        self.commit(transaction, Change::Mapping(application.id, mapping.id)).await?;
         Ok(self.shown(call, &application, mapping))
     }
 
@@ -163,7 +164,7 @@ impl Mappings {
         let detail = counterpart_of(&application, &mapping);
         let subject = subject(&application, &mapping, &detail);
         self.audit.record(&mut transaction, call, action, subject).await?;
-        self.commit(transaction, &application).await?;
+        self.commit(transaction, Change::Mapping(application.id, mapping.id)).await?;
         Ok(true)
     }
 

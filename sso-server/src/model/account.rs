@@ -4,7 +4,7 @@ use std::fmt;
 
 use sso_proto::Reason;
 
-use super::name::{canonical_text, parse_key};
+use super::name::{Spelling, canonical_text, from_parts, parse_key};
 use crate::error::Error;
 
 /// Domains whose accounts exist on every machine and therefore say nothing about who someone is.
@@ -24,10 +24,7 @@ const BUILT_IN_NAMES: &[&str] = &[
 
 /// An account, `DOMAIN\name`, or `name` alone for a local one. Compares without regard to case.
 #[derive(Clone)]
-pub struct Account {
-    text: String,
-    key: String,
-}
+pub struct Account(Spelling);
 
 impl Account {
     /// Parses `text`, keeping its case.
@@ -65,21 +62,22 @@ impl Account {
                 "is a built-in account; name a group or account of your own",
             );
         }
-        Ok(Self { text: text.to_owned(), key })
+        Ok(Self(Spelling::new(text, &key)))
     }
 
     /// The canonical domain; `None` for a local account.
     #[must_use]
     pub fn domain(&self) -> Option<&str> {
-        self.key.split_once('\\').map(|(domain, _)| domain)
+        self.key().split_once('\\').map(|(domain, _)| domain)
     }
 }
 
 canonical_text!(Account);
+from_parts!(Account);
 
 impl fmt::Debug for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        f.write_str(self.as_str())
     }
 }
 

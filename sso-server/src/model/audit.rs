@@ -1,5 +1,7 @@
 //! Audit records: who did what to which object, when, through which server.
 
+use std::fmt;
+
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -54,6 +56,37 @@ pub struct AuditRecord {
     pub reason: String,
     /// Short text: labels, revision numbers.
     pub detail: String,
+}
+
+/// A place in the list of audit records, which begins with the newest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AuditPosition {
+    /// Microseconds since the Unix epoch.
+    pub at: i64,
+    /// Of records of the same time, the one with the higher id comes first.
+    pub id: Uuid,
+}
+
+impl AuditPosition {
+    /// The place of a record.
+    #[must_use]
+    pub fn of(record: &AuditRecord) -> Self {
+        let micros = record.at.unix_timestamp_nanos().div_euclid(1000);
+        Self { at: i64::try_from(micros).unwrap_or(i64::MAX), id: record.id }
+    }
+
+    /// Reads what [`fmt::Display`] wrote.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (at, id) = text.split_once(',')?;
+        Some(Self { at: at.parse().ok()?, id: Uuid::try_parse(id).ok()? })
+    }
+}
+
+impl fmt::Display for AuditPosition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{},{}", self.at, self.id)
+    }
 }
 
 /// Which audit records are wanted; what is absent does not narrow.

@@ -94,6 +94,76 @@ pub struct Mapping {
     pub updated_by: String,
 }
 
+/// What of a mapping it takes to serve by it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServingMapping {
+    /// Names it for ever.
+    pub id: MappingId,
+    /// The application it belongs to.
+    pub application: ApplicationId,
+    /// The account.
+    pub account: Account,
+    /// Who that is in the other system.
+    pub external_user: ExternalUser,
+    /// Whether it serves.
+    pub state: MappingState,
+    /// When it was created.
+    pub created_at: OffsetDateTime,
+}
+
+impl From<Mapping> for ServingMapping {
+    fn from(mapping: Mapping) -> Self {
+        let Mapping { id, application, account, external_user, state, created_at, .. } = mapping;
+        Self { id, application, account, external_user, state, created_at }
+    }
+}
+
+/// What checks and messages go by, of a mapping or of what it takes to serve by it.
+#[derive(Clone, Copy, Debug)]
+pub struct MappingView<'a> {
+    /// Names it for ever.
+    pub id: MappingId,
+    /// The account.
+    pub account: &'a Account,
+    /// Who that is in the other system.
+    pub external_user: &'a ExternalUser,
+    /// Whether it serves.
+    pub state: MappingState,
+}
+
+impl<'a> From<&'a Mapping> for MappingView<'a> {
+    fn from(mapping: &'a Mapping) -> Self {
+        let Mapping { id, account, external_user, state, .. } = mapping;
+        Self { id: *id, account, external_user, state: *state }
+    }
+}
+
+impl<'a> From<&'a ServingMapping> for MappingView<'a> {
+    fn from(mapping: &'a ServingMapping) -> Self {
+        let ServingMapping { id, account, external_user, state, .. } = mapping;
+        Self { id: *id, account, external_user, state: *state }
+    }
+}
+
+impl ServingMapping {
+    /// As [`Mapping::within`].
+    #[must_use]
+    pub fn within(mut self, application: &Application) -> Self {
+        if application.kind == ApplicationType::HostGroup
+            && let Some(account) = &application.windows_account
+        {
+            self.account = account.clone();
+        }
+        self
+    }
+
+    /// As [`Mapping::sealed_account`].
+    #[must_use]
+    pub fn sealed_account(&self, kind: ApplicationType) -> Option<&Account> {
+        kind.seals_account().then_some(&self.account)
+    }
+}
+
 impl Mapping {
     /// The mapping as its application has it now: in a host group application every one is of the
     /// windows account, whichever that was when it was written.

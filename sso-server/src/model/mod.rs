@@ -18,7 +18,7 @@ mod ticket;
 
 pub use account::{Account, Accounts};
 pub use application::{Application, ApplicationId, ApplicationType, Field, FieldUpdate, Fields};
-pub use audit::{AuditFilter, AuditOutcome, AuditRecord};
+pub use audit::{AuditFilter, AuditOutcome, AuditPosition, AuditRecord};
 pub use caller::{Caller, Proof};
 pub use configuration::{
     Bag, ConfigurationHead, ConfigurationId, HISTORY_LENGTH, MAX_VALUE_BYTES, Revision,
@@ -26,7 +26,9 @@ pub use configuration::{
 };
 pub use flags::{ApplicationFlag, ApplicationFlags};
 pub use global_info::GlobalInfo;
-pub use mapping::{Credentials, Mapping, MappingId, MappingKey, MappingState};
+pub use mapping::{
+    Credentials, Mapping, MappingId, MappingKey, MappingState, MappingView, ServingMapping,
+};
 pub(crate) use name::canonical;
 pub use name::{ApplicationName, ExternalUser, Identifier, Label};
 pub use page::{Page, PageRequest};

@@ -47,32 +47,64 @@ fn invisible(c: char) -> bool {
         | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff0}'..='\u{ffff}')
 }
 
-/// What every text with a canonical form has: `{ text, key }`, shown as written, equal by key.
+/// A text as it was written and its canonical form, in one piece of memory.
+#[derive(Clone)]
+pub(super) struct Spelling {
+    /// The text, and behind it the canonical form where that is another one.
+    both: Box<str>,
+    /// Length of the text: a boundary of characters.
+    text: usize,
+}
+
+impl Spelling {
+    pub(super) fn new(text: &str, key: &str) -> Self {
+        if text == key {
+            return Self { both: text.into(), text: text.len() };
+        }
+        let mut both = String::with_capacity(text.len() + key.len());
+        both.push_str(text);
+        both.push_str(key);
+        Self { both: both.into_boxed_str(), text: text.len() }
+    }
+
+    pub(super) fn text(&self) -> &str {
+        self.both.get(..self.text).unwrap_or_default()
+    }
+
+    pub(super) fn key(&self) -> &str {
+        match self.both.get(self.text..) {
+            Some(key) if !key.is_empty() => key,
+            Some(_) | None => &self.both,
+        }
+    }
+}
+
+/// What every text with a canonical form has: its spelling, shown as written, equal by key.
 macro_rules! canonical_text {
     ($type:ident) => {
         impl $type {
             /// As it was written.
             #[must_use]
             pub fn as_str(&self) -> &str {
-                &self.text
+                self.0.text()
             }
 
             /// The canonical form: equal for all spellings.
             #[must_use]
             pub fn key(&self) -> &str {
-                &self.key
+                self.0.key()
             }
         }
 
         impl std::fmt::Display for $type {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(&self.text)
+                f.write_str(self.as_str())
             }
         }
 
         impl PartialEq for $type {
             fn eq(&self, other: &Self) -> bool {
-                self.key == other.key
+                self.key() == other.key()
             }
         }
 
@@ -81,14 +113,24 @@ macro_rules! canonical_text {
 }
 pub(super) use canonical_text;
 
+/// For texts that caches keep in their two parts.
+macro_rules! from_parts {
+    ($type:ident) => {
+        impl $type {
+            /// Puts together again what was taken apart into [`Self::as_str`] and [`Self::key`].
+            pub(crate) fn from_parts(text: &str, key: &str) -> Self {
+                Self(Spelling::new(text, key))
+            }
+        }
+    };
+}
+pub(super) use from_parts;
+
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident, $kind:literal, $most:literal, $forbidden:expr) => {
         $(#[$doc])*
         #[derive(Clone)]
-        pub struct $type {
-            text: String,
-            key: String,
-        }
+        pub struct $type(Spelling);
 
         impl $type {
             /// Parses `text`, keeping its case.
@@ -104,7 +146,7 @@ macro_rules! name {
                         format!("{} \"{text}\" must not hold {c}", $kind),
                     ));
                 }
-                Ok(Self { text: text.to_owned(), key })
+                Ok(Self(Spelling::new(text, &key)))
             }
         }
 
@@ -112,7 +154,7 @@ macro_rules! name {
 
         impl fmt::Debug for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{:?}", self.text)
+                write!(f, "{:?}", self.as_str())
             }
         }
     };
@@ -137,10 +179,7 @@ name! {
 /// A user of another system: 1 to 256 characters, compared without regard to case (ESSO.md 4.1). Every
 /// visible character may stand in it: systems differ in what they take.
 #[derive(Clone)]
-pub struct ExternalUser {
-    text: String,
-    key: String,
-}
+pub struct ExternalUser(Spelling);
 
 impl ExternalUser {
     /// Parses `text`, keeping its case.
@@ -150,15 +189,17 @@ impl ExternalUser {
     pub fn parse(text: &str) -> Result<Self, Error> {
         let key = parse_key("external user", text, 256)
             .map_err(|error| Error::new(Reason::ExternalUserInvalid, error.message))?;
-        Ok(Self { text: text.to_owned(), key })
+        Ok(Self(Spelling::new(text, &key)))
     }
 }
 
 canonical_text!(ExternalUser);
+from_parts!(ExternalUser);
+from_parts!(Identifier);
 
 impl fmt::Debug for ExternalUser {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.text)
+        write!(f, "{:?}", self.as_str())
     }
 }
 

@@ -1,8 +1,10 @@
-//! One batch: read, opened, sealed again, and written where nobody was faster.
+//! One batch: read, opened, sealed again, and written where nobody was faster. While it is written, the
+//! next one is read and sealed: the database and the cryptography work side by side.
 
 use std::time::Duration;
 
 use sso_core::clock::Clock;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     error::Error,
@@ -13,7 +15,7 @@ use crate::{
 use super::lease::Lease;
 
 /// Which rows.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
     pub(super) table: SealedTable,
     /// The generation they are sealed under.
@@ -22,6 +24,46 @@ pub(super) struct Wanted {
     pub(super) after: Option<RowKey>,
     /// So many at the most.
     pub(super) rows: u32,
+}
+
+/// Rows that were read and sealed again, and are not written yet.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    wanted: Wanted,
+    /// The generation they are sealed under now.
+    active: u32,
+    resealed: Vec<ResealedRow>,
+    batch: Batch,
+}
+
+/// Rows that are being prepared while those before them are written.
+#[derive(Debug)]
+pub(super) struct Ahead {
+    wanted: Wanted,
+    active: u32,
+    preparing: AbortOnDropHandle<Result<Prepared, Error>>,
+}
+
+impl Ahead {
+    /// Begins with the rows that follow these, if any do.
+    pub(super) fn of(prepared: &Prepared, storage: &Storage, keys: &Resealing) -> Option<Self> {
+        let after = Some(prepared.batch.next.clone()?);
+        let wanted = Wanted { after, ..prepared.wanted.clone() };
+        let preparing = prepare(storage.clone(), keys.clone(), wanted.clone());
+        let preparing = AbortOnDropHandle::new(tokio::spawn(preparing));
+        Some(Self { wanted, active: keys.active(), preparing })
+    }
+
+    /// Whether these are the rows that are wanted, and no more of them.
+    pub(super) fn serves(&self, wanted: &Wanted, active: u32) -> bool {
+        let rows = wanted.rows.min(self.wanted.rows);
+        self.active == active && self.wanted == (Wanted { rows, ..wanted.clone() })
+    }
+
+    /// Those rows.
+    pub(super) async fn prepared(self) -> Result<Prepared, Error> {
+        self.preparing.await.unwrap_or_else(|error| Err(broken(&error)))
+    }
 }
 
 /// What became of a batch.
@@ -41,15 +83,13 @@ pub(super) struct Batch {
     pub(super) lost: bool,
 }
 
-/// Does one batch while the lease is held, which it renews.
-pub(super) async fn run(
-    storage: &Storage,
-    clock: &Clock,
-    lease: &Lease,
-    keys: &Resealing,
+/// Reads rows and seals them again. What was changed before it is written, stays as it then is.
+pub(super) async fn prepare(
+    storage: Storage,
+    keys: Resealing,
     wanted: Wanted,
-) -> Result<Batch, Error> {
-    let Wanted { table, generation, after, rows } = wanted;
+) -> Result<Prepared, Error> {
+    let Wanted { table, generation, ref after, rows } = wanted;
     let found = storage.sealed_rows(table, Some(generation), after.as_ref(), rows).await?;
     let read = found.rows.len().saturating_add(found.damaged.len());
     let mut batch = Batch {
@@ -58,23 +98,36 @@ pub(super) async fn run(
         next: found.next,
         ..Batch::default()
     };
-    let (active, sealing) = (keys.active(), keys.clone());
-    let sealed = tokio::task::spawn_blocking(move || seal(&sealing, found.rows)).await;
-    let (resealed, failed) = sealed.map_err(|error| {
-        Error::new(sso_proto::Reason::Internal, format!("sealing again failed: {error}"))
-    })?;
+    let active = keys.active();
+    let sealed = tokio::task::spawn_blocking(move || seal(&keys, found.rows)).await;
+    let (resealed, failed) = sealed.map_err(|error| broken(&error))?;
     batch.failed.extend(failed);
-    let mut transaction = storage.begin().await?;
+    Ok(Prepared { wanted, active, resealed, batch })
+}
+
+/// Writes rows while the lease is held, which it renews.
+pub(super) async fn write(
+    storage: &Storage,
+    clock: &Clock,
+    lease: &Lease,
+    prepared: Prepared,
+) -> Result<Batch, Error> {
+    let Prepared { wanted, active, resealed, mut batch } = prepared;
+    let mut transaction = storage.begin_long().await?;
     let began = clock.instant();
     if !lease.renew(&mut transaction, clock).await? {
         transaction.rollback().await?;
         batch.lost = true;
         return Ok(batch);
     }
-    batch.written = transaction.reseal(table, active, &resealed).await?;
+    batch.written = transaction.reseal(wanted.table, active, &resealed).await?;
     transaction.commit().await?;
     batch.took = clock.instant().saturating_sub(began);
     Ok(batch)
+}
+
+fn broken(error: &tokio::task::JoinError) -> Error {
+    Error::new(sso_proto::Reason::Internal, format!("sealing again failed: {error}"))
 }
 
 fn seal(keys: &Resealing, rows: Vec<SealedRow>) -> (Vec<ResealedRow>, Vec<(String, String)>) {

@@ -19,7 +19,7 @@ use sso_proto::Event;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use self::{census::Census, lease::Lease, pace::Pace, pass::Pass};
+use self::{batch::Ahead, census::Census, lease::Lease, pace::Pace, pass::Pass};
 pub use self::{census::Tell, settings::ResealSettings};
 use crate::{
     access::Action,
@@ -87,6 +87,8 @@ pub struct Resealer {
     pace: Pace,
     progress: ResealProgress,
     work: Work,
+    /// The rows behind those that were written last.
+    ahead: Option<Ahead>,
     /// Since when values under generations above this active one were seen.
     overtaken: Option<(u32, Duration)>,
     failures: u32,
@@ -129,6 +131,7 @@ impl Resealer {
             pace,
             progress: ResealProgress::default(),
             work: Work::Idle(Duration::ZERO),
+            ahead: None,
             overtaken: None,
             failures: 0,
         }
@@ -295,7 +298,12 @@ impl Resealer {
             // The orders follow in a moment.
             return Ok(MOMENT);
         }
-        let batch = batch::run(&self.storage, &self.clock, &lease, &keys, wanted).await?;
+        let prepared = match self.ahead.take().filter(|ahead| ahead.serves(&wanted, active)) {
+            Some(ahead) => ahead.prepared().await?,
+            None => batch::prepare(self.storage.clone(), keys.clone(), wanted).await?,
+        };
+        self.ahead = Ahead::of(&prepared, &self.storage, &keys);
+        let batch = batch::write(&self.storage, &self.clock, &lease, prepared).await?;
         let now = self.clock.instant();
         if batch.lost {
             tracing::info!("another server goes on sealing values again");
@@ -407,6 +415,7 @@ impl Resealer {
     /// Leaves the work to others, if there is any.
     fn stand_down(&mut self, pause: Duration) {
         self.work = Work::Idle(self.clock.instant().saturating_add(pause));
+        self.ahead = None;
         if self.progress.working {
             self.progress = ResealProgress::default();
             self.census.show(self.progress.clone(), true);

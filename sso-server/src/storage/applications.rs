@@ -116,17 +116,6 @@ pub struct ApplicationFilter {
 }
 
 impl Storage {
-    /// The application of this name.
-    ///
-    /// # Errors
-    /// `Unavailable`, `Corrupt`.
-    pub async fn application(
-        &self,
-        name: &ApplicationName,
-    ) -> Result<Option<Application>, StorageError> {
-        load(&mut *self.reader().await?, name).await
-    }
-
     /// The name of the application of this id; `None` when it was deleted.
     ///
     /// # Errors
@@ -189,7 +178,7 @@ impl Transaction {
         &mut self,
         name: &ApplicationName,
     ) -> Result<Option<Application>, StorageError> {
-        load(self.connection(), name).await
+        load(self.connection(), name.key()).await
     }
 
     /// The application of this name, held against changes by others until the end of this
@@ -203,7 +192,7 @@ impl Transaction {
     ) -> Result<Option<Application>, StorageError> {
         let lock = self.dialect().pick(&LOCK);
         sqlx::query(lock).bind(name.key()).fetch_all(self.connection()).await?;
-        load(self.connection(), name).await
+        load(self.connection(), name.key()).await
     }
 
     /// Writes a new application with its accounts and fields.
@@ -345,11 +334,12 @@ impl Transaction {
     }
 }
 
-async fn load(
+/// The application of this canonical name.
+pub(super) async fn load(
     connection: &mut AnyConnection,
-    name: &ApplicationName,
+    name_key: &str,
 ) -> Result<Option<Application>, StorageError> {
-    let rows = sqlx::query(LOAD).bind(name.key()).fetch_all(connection).await?;
+    let rows = sqlx::query(LOAD).bind(name_key).fetch_all(connection).await?;
     Ok(assemble(&rows)?.pop())
 }
 

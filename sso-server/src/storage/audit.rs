@@ -1,4 +1,5 @@
-//! Audit records: appended, listed, never changed.
+//! Audit records of changes, one in a row: appended, listed, never changed. Those of reveals and denials
+//! are in `audit_batches`.
 
 use std::fmt::Write as _;
 
@@ -10,7 +11,7 @@ use super::{
     dialect::Statement,
     rows::{Columns, clean, cut, fold, micros},
 };
-use crate::model::{AuditFilter, AuditOutcome, AuditRecord, Page, PageRequest};
+use crate::model::{AuditFilter, AuditOutcome, AuditPosition, AuditRecord, Page, PageRequest};
 
 const TABLE: &str = "audit";
 /// How many records one statement writes.
@@ -40,13 +41,13 @@ pub(super) fn built_statements() -> Vec<String> {
     vec![
         insert(1),
         insert(BATCH),
-        list(&everything, Some((0, Uuid::nil())), 1).0,
+        list(&everything, Some(AuditPosition { at: 0, id: Uuid::nil() }), 1).0,
         list(&exact, None, 1).0,
     ]
 }
 
 impl Storage {
-    /// Audit records, newest first.
+    /// The audit records that are rows of their own, newest first.
     ///
     /// # Errors
     /// `Unavailable`, `Corrupt`. A page that begins behind no record of this list is empty.
@@ -57,7 +58,7 @@ impl Storage {
     ) -> Result<Page<AuditRecord>, StorageError> {
         let after = match &page.after {
             None => None,
-            Some(after) => match parse_position(after) {
+            Some(after) => match AuditPosition::parse(after) {
                 Some(position) => Some(position),
                 None => return Ok(Page { entries: Vec::new(), next: None }),
             },
@@ -72,7 +73,7 @@ impl Storage {
         }
         let rows = query.fetch_all(&mut *self.reader().await?).await?;
         let records = rows.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
-        Ok(cut(records, page, |record| format!("{},{}", micros(record.at), record.id)))
+        Ok(cut(records, page, |record| AuditPosition::of(record).to_string()))
     }
 }
 
@@ -129,7 +130,7 @@ fn insert(records: usize) -> String {
 }
 
 /// The statement of a list, of constant parts and numbered places only, and what goes there.
-fn list(filter: &AuditFilter, after: Option<(i64, Uuid)>, size: u32) -> (String, Vec<Bind>) {
+fn list(filter: &AuditFilter, after: Option<AuditPosition>, size: u32) -> (String, Vec<Bind>) {
     let mut text = LIST.to_owned();
     let mut binds = Vec::new();
     let mut and = |part: &'static str, bind: Bind| {
@@ -164,7 +165,7 @@ fn list(filter: &AuditFilter, after: Option<(i64, Uuid)>, size: u32) -> (String,
     if let Some(outcome) = filter.outcome {
         and(" AND outcome = ", Bind::Text(outcome.as_str().to_owned()));
     }
-    if let Some((at, id)) = after {
+    if let Some(AuditPosition { at, id }) = after {
         and(" AND (at, id) < (", Bind::Number(at));
         and(", ", Bind::Text(id.to_string()));
     }
@@ -173,11 +174,6 @@ fn list(filter: &AuditFilter, after: Option<(i64, Uuid)>, size: u32) -> (String,
     // Writing to a String cannot fail.
     let _ = write!(text, "{close}{ORDER}${}", binds.len());
     (text, binds)
-}
-
-fn parse_position(after: &str) -> Option<(i64, Uuid)> {
-    let (at, id) = after.split_once(',')?;
-    Some((at.parse().ok()?, Uuid::try_parse(id).ok()?))
 }
 
 fn parse(row: &AnyRow) -> Result<AuditRecord, StorageError> {
@@ -207,7 +203,8 @@ mod tests {
     fn statements_number_their_places_in_order() {
         assert!(insert(1).ends_with("($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"));
         assert!(insert(2).contains("$13), ($14, "));
-        let (text, binds) = list(&AuditFilter::default(), Some((7, Uuid::nil())), 10);
+        let (text, binds) =
+            list(&AuditFilter::default(), Some(AuditPosition { at: 7, id: Uuid::nil() }), 10);
         assert!(text.ends_with("AND (at, id) < ($1, $2) ORDER BY at DESC, id DESC LIMIT $3"));
         assert_eq!(binds.len(), 3);
     }

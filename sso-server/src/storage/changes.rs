@@ -20,7 +20,7 @@ use super::{
     dialect::Statement,
     rows::{Columns, micros},
 };
-use crate::model::{ApplicationId, ConfigurationHead, ConfigurationId};
+use crate::model::{ApplicationId, ConfigurationHead, ConfigurationId, MappingId};
 
 const TABLE: &str = "changes";
 /// How long a missing number is waited for.
@@ -36,8 +36,8 @@ macro_rules! changes {
     ($rest:literal) => {
         concat!(
             "SELECT n.id AS number, n.kind, n.application_id AS changed_application, ",
-            "n.configuration_id AS changed_configuration, n.at, c.id, c.identifier, ",
-            "c.identifier_key, c.revision, c.deleted_revision, c.updated_at, c.updated_by ",
+            "n.configuration_id AS changed_configuration, n.mapping_id AS changed_mapping, ",
+            "n.at, c.id, c.identifier, c.identifier_key, c.revision, c.deleted_revision, c.updated_at, c.updated_by ",
             "FROM changes n LEFT JOIN configurations c ON c.id = n.configuration_id WHERE ",
             $rest,
             " ORDER BY n.id LIMIT "
@@ -58,8 +58,8 @@ const GAPS: &str = "\
     SELECT before, id FROM (SELECT id, LAG(id) OVER (ORDER BY id) AS before FROM changes \
     WHERE id > $1 AND id <= $2) AS pairs WHERE before IS NULL OR id - before > 1";
 const INSERT: &str = "\
-    INSERT INTO changes (kind, application_id, configuration_id, at) VALUES ($1, $2, $3, $4) \
-    RETURNING id";
+    INSERT INTO changes (kind, application_id, configuration_id, mapping_id, at) \
+    VALUES ($1, $2, $3, $4, $5) RETURNING id";
 const PRUNE: &str = "DELETE FROM changes WHERE id <= (SELECT MAX(id) - $1 FROM changes)";
 
 pub(super) const STATEMENTS: &[Statement] = &[
@@ -80,8 +80,11 @@ pub enum Change {
     Application(ApplicationId),
     /// A configuration of an application was written or deleted.
     Configuration(ApplicationId, ConfigurationId),
-    /// Mappings of an application, or their credentials; or what is cached of them is to be forgotten.
+    /// Mappings of an application, or their credentials; or what is cached of its rows is to be
+    /// forgotten.
     Mappings(ApplicationId),
+    /// One mapping of an application, or its credentials; or it was created or deleted.
+    Mapping(ApplicationId, MappingId),
 }
 
 /// One change that was committed.
@@ -114,6 +117,8 @@ pub struct ChangeFeed {
     highest: i64,
     /// Numbers below it that were not seen.
     gaps: Vec<Gap>,
+    /// When the last complete look began, by the clock of leases.
+    complete: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,7 +149,7 @@ impl Storage {
                 gaps.push(Gap { first, last, noticed });
             }
         }
-        Ok(ChangeFeed { highest, gaps })
+        Ok(ChangeFeed { highest, gaps, complete: noticed })
     }
 }
 
@@ -154,6 +159,13 @@ impl ChangeFeed {
     pub fn position(&self) -> u64 {
         let floor = self.gaps.iter().map(|gap| gap.first - 1).min().unwrap_or(self.highest);
         u64::try_from(floor).unwrap_or_default()
+    }
+
+    /// Whatever was committed before this moment, by the clock of leases, was handed out by the last
+    /// poll, or was there when the feed began.
+    #[must_use]
+    pub fn complete_until(&self) -> Duration {
+        self.complete
     }
 
     /// The changes that became visible since the last poll. A poll that fails or is dropped half-way
@@ -175,6 +187,7 @@ impl ChangeFeed {
             next = storage.change_feed().await?;
             new = NewChanges { records: Vec::new(), everything: true };
         }
+        next.complete = now;
         *self = next;
         Ok(new)
     }
@@ -262,16 +275,18 @@ impl Transaction {
         change: Change,
         at: OffsetDateTime,
     ) -> Result<u64, StorageError> {
-        let (kind, application, configuration) = match change {
-            Change::System => ("system", None, None),
-            Change::Application(id) => ("application", Some(id), None),
-            Change::Configuration(id, of) => ("configuration", Some(id), Some(of)),
-            Change::Mappings(id) => ("mappings", Some(id), None),
+        let (kind, application, configuration, mapping) = match change {
+            Change::System => ("system", None, None, None),
+            Change::Application(id) => ("application", Some(id), None, None),
+            Change::Configuration(id, of) => ("configuration", Some(id), Some(of), None),
+            Change::Mappings(id) => ("mappings", Some(id), None, None),
+            Change::Mapping(id, of) => ("mapping", Some(id), None, Some(of)),
         };
         let rows = sqlx::query(INSERT)
             .bind(kind)
             .bind(application.map(|id| id.to_string()))
             .bind(configuration.map(|id| id.to_string()))
+            .bind(mapping.map(|id| id.to_string()))
             .bind(micros(at))
             .fetch_all(self.connection())
             .await?;
@@ -321,11 +336,13 @@ fn record(row: &AnyRow) -> Result<ChangeRecord, StorageError> {
     let kind = columns.text("kind")?;
     let application = columns.optional_uuid("changed_application")?.map(ApplicationId);
     let configuration = columns.optional_uuid("changed_configuration")?.map(ConfigurationId);
-    let change = match (&*kind, application, configuration) {
-        ("system", None, None) => Change::System,
-        ("application", Some(id), None) => Change::Application(id),
-        ("configuration", Some(id), Some(of)) => Change::Configuration(id, of),
-        ("mappings", Some(id), None) => Change::Mappings(id),
+    let mapping = columns.optional_uuid("changed_mapping")?.map(MappingId);
+    let change = match (&*kind, application, configuration, mapping) {
+        ("system", None, None, None) => Change::System,
+        ("application", Some(id), None, None) => Change::Application(id),
+        ("configuration", Some(id), Some(of), None) => Change::Configuration(id, of),
+        ("mappings", Some(id), None, None) => Change::Mappings(id),
+        ("mapping", Some(id), None, Some(of)) => Change::Mapping(id, of),
         (kind, ..) => return Err(columns.corrupt(format!("no change of the kind {kind}"))),
     };
     // A damaged configuration must not stop the news of all others; its readers find the damage.
@@ -339,7 +356,7 @@ mod tests {
 
     fn feed(highest: i64, gaps: &[(i64, i64)]) -> ChangeFeed {
         let gap = |&(first, last)| Gap { first, last, noticed: Duration::ZERO };
-        ChangeFeed { highest, gaps: gaps.iter().map(gap).collect() }
+        ChangeFeed { highest, gaps: gaps.iter().map(gap).collect(), complete: Duration::ZERO }
     }
 
     #[test]

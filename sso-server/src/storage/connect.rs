@@ -5,6 +5,7 @@ use std::{
     net::IpAddr,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -15,13 +16,18 @@ use sqlx::{
 use sso_core::{clock::Clock, secret::SecretText};
 use sso_proto::Event;
 
-use super::{Dialect, Storage, StorageError};
+use super::{
+    Dialect, Group, Storage, StorageError, Waiting, Writers, batches::Batches, notices::Notices,
+};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How long an operation waits for a connection to become free.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A connection that rested for longer is tried before it is used.
+const TRUSTED: Duration = Duration::from_secs(1);
 
 /// Where the database is. Holds no password.
 #[derive(Clone, PartialEq, Eq)]
@@ -164,7 +170,21 @@ impl Storage {
         };
         let readers = pool(&options, readers, dialect.on_connect(dialect == Dialect::Postgres));
         let writers = pool(&options, writers, dialect.on_connect(true));
-        Ok(Self { dialect, readers, writers, clock })
+        let notices = match dialect {
+            Dialect::Sqlite => None,
+            Dialect::Postgres => Some(Notices::new(&options)?),
+        };
+        let batches = Arc::new(Batches::new());
+        let runtime = tokio::runtime::Handle::current();
+        let writers = match dialect {
+            Dialect::Sqlite => {
+                let group = Group::new(writers.clone(), runtime.clone(), clock.clone());
+                Writers::Sqlite(group, writers)
+            }
+            Dialect::Postgres => Writers::Postgres(writers),
+        };
+        let waiting = Waiting::default();
+        Ok(Self { readers, writers, waiting, runtime, clock, notices, batches })
     }
 }
 
@@ -185,6 +205,17 @@ fn pool(options: &AnyConnectOptions, most: u32, on_connect: &'static str) -> Any
     AnyPoolOptions::new()
         .max_connections(most)
         .acquire_timeout(ACQUIRE_TIMEOUT)
+        // One that was at work a moment ago is not asked first whether it lives: that would double the way
+        // to the database and back of every read. One that died meanwhile fails its next statement.
+        .test_before_acquire(false)
+        .before_acquire(|connection, about| {
+            Box::pin(async move {
+                if about.idle_for > TRUSTED {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
         .after_connect(move |connection, _| {
             Box::pin(async move {
                 sqlx::raw_sql(on_connect).execute(connection).await?;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::group::Script;
+
 /// Which database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
@@ -48,7 +50,8 @@ impl Dialect {
 
     /// What a fresh connection is told. On SQLite a commit is durable (FULL) and deleted values are
     /// overwritten; on PostgreSQL no statement and no idle transaction outlives its limit, on which
-    /// the change feed relies (see `changes`).
+    /// the change feed relies (see `changes`), and a statement by itself sees what was committed before
+    /// it, as in [`Self::begin_write`].
     pub(super) fn on_connect(self, writes: bool) -> &'static str {
         match (self, writes) {
             (Self::Sqlite, true) => {
@@ -60,7 +63,8 @@ impl Dialect {
             }
             (Self::Postgres, _) => {
                 "SET statement_timeout = '15s'; SET idle_in_transaction_session_timeout = '20s'; \
-                 SET lock_timeout = '10s'; SET client_min_messages = 'warning'"
+                 SET lock_timeout = '10s'; SET client_min_messages = 'warning'; \
+                 SET default_transaction_isolation = 'read committed'"
             }
         }
     }
@@ -89,5 +93,24 @@ impl Statement {
     /// The same text for both.
     pub(super) const fn same(text: &'static str) -> Self {
         Self { sqlite: text, postgres: text }
+    }
+}
+
+/// What one statement does that is a transaction by itself: nothing, or all of it and one row comes
+/// back. On SQLite it is several, each of which does something only when the one before did; they join
+/// the group of those who write (see `group`).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Whole {
+    pub(super) sqlite: Script,
+    pub(super) postgres: &'static str,
+}
+
+impl Whole {
+    /// The texts for one dialect.
+    pub(super) fn texts(&self, dialect: Dialect) -> Vec<&'static str> {
+        match dialect {
+            Dialect::Sqlite => vec![self.sqlite.first, self.sqlite.next],
+            Dialect::Postgres => vec![self.postgres],
+        }
     }
 }

@@ -40,6 +40,11 @@ pub enum StorageError {
     /// The transaction took longer than a transaction may; nothing was stored.
     #[error("the transaction was open for more than {0} s and was undone")]
     TooSlow(u64),
+    /// So many wait for the database already that this would only wait to be given up.
+    #[error(
+        "too many writes are waiting for the database; nothing was stored, try again in a moment"
+    )]
+    Overloaded,
     /// The schema was made by a newer version of this program.
     #[error(
         "the database has schema version {found}; this program knows versions up to {known}. \
@@ -80,6 +85,7 @@ impl From<StorageError> for Error {
     fn from(error: StorageError) -> Self {
         let reason = match &error {
             StorageError::Unavailable(_) | StorageError::TooSlow(_) => Reason::DatabaseUnavailable,
+            StorageError::Overloaded => Reason::Overloaded,
             StorageError::Corrupt { .. } => Reason::StoredRowDamaged,
             StorageError::NameTaken(_) => Reason::ApplicationExists,
             StorageError::LabelTaken => Reason::FieldExists,

@@ -38,8 +38,8 @@ macro_rules! one {
         )
     };
 }
-const BY_ACCOUNT: &str = one!("m.account_key", "");
-const BY_EXTERNAL_USER: &str = one!("m.external_user_key", "");
+pub(super) const BY_ACCOUNT: &str = one!("m.account_key", "");
+pub(super) const BY_EXTERNAL_USER: &str = one!("m.external_user_key", "");
 const LOCK_BY_ACCOUNT: Statement =
     Statement { sqlite: BY_ACCOUNT, postgres: one!("m.account_key", " FOR NO KEY UPDATE") };
 const LOCK_BY_EXTERNAL_USER: Statement = Statement {
@@ -143,24 +143,6 @@ pub struct MappingFilter {
 }
 
 impl Storage {
-    /// The mapping of this key with its credentials. In a group application, where several mappings
-    /// may have one external user, that key gives the oldest; in a host group application an account
-    /// gives the oldest.
-    ///
-    /// # Errors
-    /// `Unavailable`, `Corrupt`.
-    pub async fn mapping(
-        &self,
-        application: ApplicationId,
-        key: &MappingKey,
-    ) -> Result<Option<StoredMapping>, StorageError> {
-        let statement = match key {
-            MappingKey::Account(_) => BY_ACCOUNT,
-            MappingKey::ExternalUser(_) => BY_EXTERNAL_USER,
-        };
-        find(&mut *self.reader().await?, statement, application, key).await
-    }
-
     /// Mappings by name of the application, then canonical account, then id.
     ///
     /// # Errors
@@ -391,7 +373,7 @@ fn listed(row: &AnyRow) -> Result<(Mapping, ApplicationName), StorageError> {
     Ok((mapping, name))
 }
 
-fn stored(row: &AnyRow) -> Result<StoredMapping, StorageError> {
+pub(super) fn stored(row: &AnyRow) -> Result<StoredMapping, StorageError> {
     let mapping = mapping(row)?;
     let columns = Columns::named(TABLE, row, mapping.id.to_string());
     let sealed = columns.optional_bytes("sealed")?;

@@ -32,6 +32,7 @@ const STEPS: &[Step] = &[
     step!(1, "initial", "0001_initial.sql"),
     step!(2, "single sign-on", "0002_single_sign_on.sql"),
     step!(3, "generations", "0003_generations.sql"),
+    step!(5, "audit batches", "0005_audit_batches.sql"),
 ];
 
 impl Storage {
@@ -48,17 +49,18 @@ impl Storage {
     /// `NewerSchema`, `EditedMigration`, `Migration`; `Unavailable` when another holds the lock for
     /// too long.
     pub async fn migrate(&self) -> Result<u32, StorageError> {
-        match self.dialect {
+        match self.dialect() {
             Dialect::Sqlite => {
                 // The write lock keeps other migrators out; the migrations become one transaction.
-                let mut transaction = self.writers.begin_with(self.dialect.begin_write()).await?;
-                apply(&mut transaction, self.dialect).await?;
+                let mut transaction =
+                    self.writers.pool().begin_with(self.dialect().begin_write()).await?;
+                apply(&mut transaction, self.dialect()).await?;
                 transaction.commit().await?;
             }
             Dialect::Postgres => {
                 // A connection of its own: closing it gives up the lock, however this ends.
-                let mut connection = self.writers.acquire().await?.detach();
-                let outcome = apply_locked(&mut connection, self.dialect).await;
+                let mut connection = self.writers.pool().acquire().await?.detach();
+                let outcome = apply_locked(&mut connection, self.dialect()).await;
                 let closed = connection.close().await;
                 outcome?;
                 closed?;
@@ -85,7 +87,7 @@ impl Storage {
     /// # Errors
     /// `NewerSchema`, `EditedMigration`.
     pub async fn schema_version(&self) -> Result<u32, StorageError> {
-        applied(&mut *self.reader().await?, self.dialect).await
+        applied(&mut *self.reader().await?, self.dialect()).await
     }
 }
 

@@ -7,14 +7,18 @@
 
 mod applications;
 mod audit;
+mod audit_batches;
+mod batches;
 mod changes;
 mod configurations;
 mod connect;
 mod dialect;
 mod error;
 mod generations;
+mod group;
 mod mappings;
 mod migrate;
+mod notices;
 mod principals;
 mod rows;
 mod sealed_rows;
@@ -23,14 +27,26 @@ mod servers;
 mod system;
 mod tickets;
 mod transaction;
+mod whole;
 mod work_leases;
 
-use std::fmt;
+use std::{
+    fmt,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use sqlx::{AnyPool, any::Any, pool::PoolConnection};
 use sso_core::clock::Clock;
+use tokio::runtime::Handle;
+
+use self::group::{Group, MOST_WAITING};
 
 pub use applications::ApplicationFilter;
+pub use audit_batches::{AuditBatch, BatchFilter, BatchPosition};
 pub use changes::{Change, ChangeFeed, ChangeRecord, NewChanges};
 pub use configurations::{BumpedRevision, NewRevision, SealedRevision, StoredConfiguration};
 pub use connect::{DatabaseSettings, DatabaseUrl};
@@ -48,19 +64,69 @@ pub use transaction::Transaction;
 /// The database of one SSO system. Clones share its connections.
 #[derive(Clone)]
 pub struct Storage {
-    dialect: Dialect,
     readers: AnyPool,
-    /// Connections of their own, so that writers that queue keep no reader waiting; one on SQLite, so
-    /// that they queue here and not in the library's busy loop.
-    writers: AnyPool,
+    writers: Writers,
+    /// Writers of PostgreSQL that wait for a connection.
+    waiting: Waiting,
+    /// Connections belong to the runtime that opened the database, whoever asks for them: others come
+    /// and go.
+    runtime: Handle,
     clock: Clock,
+    /// Where servers tell each other that something changed.
+    notices: Option<notices::Notices>,
+    batches: Arc<batches::Batches>,
+}
+
+/// Connections of their own, so that writers that queue keep no reader waiting.
+#[derive(Clone)]
+enum Writers {
+    /// One, so that they queue here and not in the library's busy loop.
+    Sqlite(Group, AnyPool),
+    Postgres(AnyPool),
+}
+
+impl Writers {
+    fn pool(&self) -> &AnyPool {
+        match self {
+            Self::Sqlite(_, pool) | Self::Postgres(pool) => pool,
+        }
+    }
+}
+
+/// Counts who waits.
+#[derive(Clone, Default)]
+struct Waiting(Arc<AtomicUsize>);
+
+impl Waiting {
+    /// Counted until it is dropped.
+    fn enter(&self) -> Result<impl Sized + Send + use<>, StorageError> {
+        let count = Arc::clone(&self.0);
+        let before = count.fetch_add(1, Ordering::Relaxed);
+        let place = scopeguard::guard(count, |count| {
+            count.fetch_sub(1, Ordering::Relaxed);
+        });
+        if before >= MOST_WAITING { Err(StorageError::Overloaded) } else { Ok(place) }
+    }
+}
+
+/// Runs a future so that whatever it opens or spawns belongs to this runtime.
+async fn within<F: Future>(runtime: &Handle, future: F) -> F::Output {
+    let mut future = pin!(future);
+    std::future::poll_fn(|context| {
+        let _entered = runtime.enter();
+        future.as_mut().poll(context)
+    })
+    .await
 }
 
 impl Storage {
     /// Which database this is.
     #[must_use]
     pub fn dialect(&self) -> Dialect {
-        self.dialect
+        match self.writers {
+            Writers::Sqlite(..) => Dialect::Sqlite,
+            Writers::Postgres(_) => Dialect::Postgres,
+        }
     }
 
     /// Whether the database answers.
@@ -74,8 +140,11 @@ impl Storage {
 
     /// Gives every connection back. Operations that begin later fail as `Unavailable`.
     pub async fn close(&self) {
+        if let Some(notices) = &self.notices {
+            notices.close().await;
+        }
         self.readers.close().await;
-        self.writers.close().await;
+        self.writers.pool().close().await;
     }
 
     /// Has the database parse every statement of this program against its schema; how many.
@@ -86,6 +155,7 @@ impl Storage {
         let rooms = [
             applications::STATEMENTS,
             audit::STATEMENTS,
+            audit_batches::STATEMENTS,
             changes::STATEMENTS,
             configurations::STATEMENTS,
             generations::STATEMENTS,
@@ -98,11 +168,15 @@ impl Storage {
             tickets::STATEMENTS,
             work_leases::STATEMENTS,
         ];
-        let texts = rooms.into_iter().flatten().map(|statement| self.dialect.pick(statement));
+        let texts = rooms.into_iter().flatten().map(|statement| self.dialect().pick(statement));
         let built = audit::built_statements()
             .into_iter()
-            .chain(mappings::built_statements(self.dialect))
-            .chain(sealed_rows::built_statements(self.dialect));
+            .chain(audit_batches::built_statements())
+            .chain(batches::built_statements(self.dialect()))
+            .chain(mappings::built_statements(self.dialect()))
+            .chain(sealed_rows::built_statements(self.dialect()));
+        let wholes = [configurations::WHOLES, tickets::WHOLES].into_iter().flatten();
+        let texts = texts.chain(wholes.flat_map(|whole| whole.texts(self.dialect())));
         let mut connection = self.reader().await?;
         let mut count = 0;
         for text in texts.map(str::to_owned).chain(built) {
@@ -117,13 +191,13 @@ impl Storage {
     }
 
     async fn reader(&self) -> Result<PoolConnection<Any>, StorageError> {
-        Ok(self.readers.acquire().await?)
+        Ok(within(&self.runtime, self.readers.acquire()).await?)
     }
 }
 
 impl fmt::Debug for Storage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The pools know the password.
-        f.debug_struct("Storage").field("dialect", &self.dialect).finish_non_exhaustive()
+        f.debug_struct("Storage").field("dialect", &self.dialect()).finish_non_exhaustive()
     }
 }

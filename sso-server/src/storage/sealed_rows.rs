@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use sqlx::{AnyConnection, AssertSqlSafe, SqlSafeStr as _, any::AnyRow};
 
 use super::{Dialect, Storage, StorageError, Transaction, dialect::Statement, rows::Columns};
@@ -61,6 +62,46 @@ const REVISIONS_OF: &str =
 const ALL_CREDENTIALS: &str = credentials!("id > $1 AND sealed IS NOT NULL", "$2");
 const CREDENTIALS_OF: &str = credentials!("generation = $3 AND id > $1", "$2");
 
+/// Replaces any number of values in PostgreSQL: keys, marks of the values before and values come as lists
+/// in one text each, so that the statement is prepared once. Rows that others hold are passed over: it
+/// would else wait for them in an order of its own.
+macro_rules! replace_lists {
+    ($table:literal, $keys:literal, $lists:literal, $names:literal, $found:literal, $same:literal) => {
+        concat!(
+            "UPDATE ",
+            $table,
+            " SET sealed = s.fresh, generation = $1 FROM (SELECT ",
+            $keys,
+            ", decode(v.fresh, 'base64') AS fresh FROM unnest(string_to_array($2, ','), ",
+            "string_to_array($3, ','), string_to_array($4, ',')",
+            $lists,
+            ") AS v (id, stale, fresh",
+            $names,
+            ") JOIN ",
+            $table,
+            " k ON ",
+            $found,
+            " WHERE substring(k.sealed FROM 1 FOR 64) = decode(v.stale, 'base64') ",
+            "FOR NO KEY UPDATE OF k SKIP LOCKED) AS s WHERE ",
+            $same
+        )
+    };
+}
+const REPLACE_REVISIONS: &str = replace_lists!(
+    "configuration_revisions",
+    "k.configuration_id, k.revision",
+    ", CAST(string_to_array($5, ',') AS BIGINT[])",
+    ", revision",
+    "k.configuration_id = v.id AND k.revision = v.revision",
+    "configuration_revisions.configuration_id = s.configuration_id \
+     AND configuration_revisions.revision = s.revision"
+);
+const REPLACE_CREDENTIALS: &str =
+    replace_lists!("mappings", "k.id", "", "", "k.id = v.id", "mappings.id = s.id");
+/// So much of a sealed value tells it from every other one: the random bits that it is sealed with are
+/// in its first 40 bytes.
+const MARK: usize = 64;
+
 pub(super) const STATEMENTS: &[Statement] = &[
     Statement::same(COUNT_REVISIONS),
     Statement::same(COUNT_CREDENTIALS),
@@ -75,7 +116,11 @@ pub(super) const STATEMENTS: &[Statement] = &[
 
 /// The statements that are put together from parts.
 pub(super) fn built_statements(dialect: Dialect) -> Vec<String> {
-    SealedTable::ALL.iter().map(|table| replace(dialect, *table, 2)).collect()
+    let text = |table: &SealedTable| match dialect {
+        Dialect::Sqlite => replace(*table, 2),
+        Dialect::Postgres => replace_lists(*table).to_owned(),
+    };
+    SealedTable::ALL.iter().map(text).collect()
 }
 
 /// A table with sealed values.
@@ -317,16 +362,41 @@ impl Transaction {
             return Ok(0);
         }
         self.hold_generation(generation).await?;
-        let text = replace(self.dialect(), table, rows.len());
-        let mut query = sqlx::query(AssertSqlSafe(text).into_sql_str()).bind(i64::from(generation));
-        for row in rows {
-            query = query.bind(&*row.key.id);
-            if table == SealedTable::Revisions {
-                query = query.bind(row.key.revision);
+        let done = match self.dialect() {
+            Dialect::Sqlite => {
+                let text = AssertSqlSafe(replace(table, rows.len())).into_sql_str();
+                let mut query = sqlx::query(text).bind(i64::from(generation));
+                for row in rows {
+                    query = query.bind(&*row.key.id);
+                    if table == SealedTable::Revisions {
+                        query = query.bind(row.key.revision);
+                    }
+                    query = query.bind(&*row.before).bind(&*row.after);
+                }
+                query.execute(self.connection()).await?
             }
-            query = query.bind(&*row.before).bind(&*row.after);
-        }
-        Ok(query.execute(self.connection()).await?.rows_affected())
+            Dialect::Postgres => {
+                let mark = |row: &ResealedRow| {
+                    let before = row.before.get(..MARK).unwrap_or(&row.before);
+                    BASE64_STANDARD.encode(before)
+                };
+                let mut query = sqlx::query(replace_lists(table))
+                    .bind(i64::from(generation))
+                    .bind(joined(rows, |row, list| list.push_str(&row.key.id)))
+                    .bind(joined(rows, |row, list| list.push_str(&mark(row))))
+                    .bind(joined(rows, |row, list| {
+                        BASE64_STANDARD.encode_string(&row.after, list)
+                    }));
+                if table == SealedTable::Revisions {
+                    query = query.bind(joined(rows, |row, list| {
+                        // Writing to a String cannot fail.
+                        let _ = write!(list, "{}", row.key.revision);
+                    }));
+                }
+                query.execute(self.connection()).await?
+            }
+        };
+        Ok(done.rows_affected())
     }
 
     /// How many revisions and how many credentials are sealed under this generation.
@@ -348,60 +418,49 @@ async fn count(
     rows.first().map_or(Ok(0), |row| Columns::of("generations", row).number("many"))
 }
 
-/// One statement that replaces so many values: of constant parts and numbered places only. PostgreSQL
-/// passes over rows that others hold, for whom it would else wait in an order of its own.
-fn replace(dialect: Dialect, table: SealedTable, rows: usize) -> String {
-    let (name, keys, types): (_, &[&str], &[&str]) = match table {
-        SealedTable::Revisions => (
-            "configuration_revisions",
-            &["configuration_id", "revision"],
-            &["TEXT", "BIGINT", "BYTEA", "BYTEA"],
-        ),
-        SealedTable::Credentials => ("mappings", &["id"], &["TEXT", "BYTEA", "BYTEA"]),
-    };
-    let (old, new) = (keys.len() + 1, keys.len() + 2);
-    let same = |left: &str, right: &dyn Fn(usize, &str) -> String| {
-        let pairs: Vec<_> =
-            (1..).zip(keys).map(|(at, key)| format!("{left}.{key} = {}", right(at, key))).collect();
-        pairs.join(" AND ")
-    };
-    let values = values(dialect, types, rows);
-    let by_column = |at: usize, _: &str| format!("v.column{at}");
-    match dialect {
-        Dialect::Sqlite => format!(
-            "UPDATE {name} SET sealed = v.column{new}, generation = $1 FROM (VALUES {values}) AS v \
-             WHERE {} AND {name}.sealed = v.column{old}",
-            same(name, &by_column)
-        ),
-        Dialect::Postgres => format!(
-            "UPDATE {name} SET sealed = s.fresh, generation = $1 FROM (SELECT k.{}, \
-             v.column{old} AS stale, v.column{new} AS fresh FROM (VALUES {values}) AS v \
-             JOIN {name} k ON {} WHERE k.sealed = v.column{old} \
-             FOR NO KEY UPDATE OF k SKIP LOCKED) AS s WHERE {} AND {name}.sealed = s.stale",
-            keys.join(", k."),
-            same("k", &by_column),
-            same(name, &|_, key| format!("s.{key}"))
-        ),
+/// What is written of each row, with commas between.
+fn joined(rows: &[ResealedRow], write: impl Fn(&ResealedRow, &mut String)) -> String {
+    let mut list = String::new();
+    for (at, row) in rows.iter().enumerate() {
+        if at > 0 {
+            list.push(',');
+        }
+        write(row, &mut list);
+    }
+    list
+}
+
+fn replace_lists(table: SealedTable) -> &'static str {
+    match table {
+        SealedTable::Revisions => REPLACE_REVISIONS,
+        SealedTable::Credentials => REPLACE_CREDENTIALS,
     }
 }
 
-/// The rows of a VALUES list, its places numbered from 2 on. PostgreSQL wants the types of the first.
-fn values(dialect: Dialect, types: &[&str], rows: usize) -> String {
-    let mut text = String::with_capacity(rows * 24);
-    let mut place = 1;
-    for row in 0..rows {
-        text.push_str(if row == 0 { "(" } else { ", (" });
-        for (at, kind) in types.iter().enumerate() {
-            place += 1;
-            let comma = if at == 0 { "" } else { ", " };
-            // Writing to a String cannot fail.
-            let _ = match (dialect, row) {
-                (Dialect::Postgres, 0) => write!(text, "{comma}CAST(${place} AS {kind})"),
-                (Dialect::Postgres | Dialect::Sqlite, _) => write!(text, "{comma}${place}"),
-            };
-        }
-        text.push(')');
+/// One statement that replaces so many values in SQLite: of constant parts and numbered places only.
+fn replace(table: SealedTable, rows: usize) -> String {
+    let (name, columns, same) = match table {
+        SealedTable::Revisions => (
+            "configuration_revisions",
+            4,
+            "configuration_revisions.configuration_id = v.column1 \
+             AND configuration_revisions.revision = v.column2",
+        ),
+        SealedTable::Credentials => ("mappings", 3, "mappings.id = v.column1"),
+    };
+    let (old, new) = (columns - 1, columns);
+    let mut text = String::with_capacity(rows * 24 + 200);
+    // Writing to a String cannot fail.
+    let _ = write!(text, "UPDATE {name} SET sealed = v.column{new}, generation = $1 FROM (VALUES ");
+    for place in 0..rows * columns {
+        let open = match (place, place % columns) {
+            (0, _) => "(",
+            (_, 0) => "), (",
+            _ => ", ",
+        };
+        let _ = write!(text, "{open}${}", place + 2);
     }
+    let _ = write!(text, ")) AS v WHERE {same} AND {name}.sealed = v.column{old}");
     text
 }
 
@@ -460,11 +519,15 @@ mod tests {
 
     #[test]
     fn statements_number_their_places_in_order() {
-        let text = replace(Dialect::Sqlite, SealedTable::Credentials, 2);
-        assert!(text.contains("VALUES ($2, $3, $4), ($5, $6, $7)"), "{text}");
-        let text = replace(Dialect::Postgres, SealedTable::Revisions, 2);
-        let first = "CAST($2 AS TEXT), CAST($3 AS BIGINT), CAST($4 AS BYTEA), CAST($5 AS BYTEA)";
-        assert!(text.contains(&format!("VALUES ({first}), ($6, $7, $8, $9)")), "{text}");
-        assert!(text.contains("SKIP LOCKED"), "{text}");
+        let text = replace(SealedTable::Credentials, 2);
+        assert!(text.contains("(VALUES ($2, $3, $4), ($5, $6, $7)) AS v"), "{text}");
+        assert!(
+            text.ends_with("mappings.id = v.column1 AND mappings.sealed = v.column2"),
+            "{text}"
+        );
+        let text = replace(SealedTable::Revisions, 1);
+        assert!(text.contains("(VALUES ($2, $3, $4, $5)) AS v"), "{text}");
+        assert!(text.contains("SET sealed = v.column4"), "{text}");
+        assert!(text.ends_with("configuration_revisions.sealed = v.column3"), "{text}");
     }
 }

@@ -3,12 +3,42 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{StorageError, Transaction, dialect::Statement, rows::micros};
-use crate::model::ApplicationId;
+use super::{
+    Storage, StorageError, Transaction,
+    dialect::{Statement, Whole},
+    group::script,
+    rows::micros,
+    whole::{bind_audit, insert_audit},
+};
+use crate::model::{ApplicationId, AuditRecord};
 
-const REDEEM: &str = "\
-    INSERT INTO redeemed_tickets (ticket_id, application_id, redeemed_at, expires_at) \
-    VALUES ($1, $2, $3, $4) ON CONFLICT (application_id, ticket_id) DO NOTHING";
+macro_rules! redeem {
+    () => {
+        "INSERT INTO redeemed_tickets (ticket_id, application_id, redeemed_at, expires_at) \
+         VALUES ($1, $2, $3, $4) ON CONFLICT (application_id, ticket_id) DO NOTHING"
+    };
+}
+macro_rules! record {
+    () => {
+        insert_audit!("$5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17")
+    };
+}
+const REDEEM: &str = redeem!();
+const REDEEM_RECORDED: Whole = Whole {
+    sqlite: script!(concat!(
+        redeem!(),
+        " RETURNING redeemed_at; ",
+        record!(),
+        "WHERE changes() > 0"
+    )),
+    postgres: concat!(
+        "WITH first AS (",
+        redeem!(),
+        " RETURNING redeemed_at), recorded AS (",
+        record!(),
+        "FROM first) SELECT redeemed_at FROM first"
+    ),
+};
 /// Servers that prune at the same time pass over each other's rows instead of waiting for them in
 /// different orders.
 const PRUNE: Statement = Statement {
@@ -23,6 +53,32 @@ const PRUNE: Statement = Statement {
 };
 
 pub(super) const STATEMENTS: &[Statement] = &[Statement::same(REDEEM), PRUNE];
+pub(super) const WHOLES: &[Whole] = &[REDEEM_RECORDED];
+
+impl Storage {
+    /// Marks a ticket as redeemed by an application, and records that; `false`, and nothing is written,
+    /// when it was before. Of any number at the same time exactly one gets `true`.
+    ///
+    /// # Errors
+    /// `Gone` when the application was deleted meanwhile; `Overloaded`, `Unavailable`.
+    pub async fn redeem_ticket(
+        &self,
+        ticket: Uuid,
+        application: ApplicationId,
+        (at, expires_at): (OffsetDateTime, OffsetDateTime),
+        record: &AuditRecord,
+    ) -> Result<bool, StorageError> {
+        self.write_whole(&REDEEM_RECORDED, |text| {
+            let query = sqlx::query(text)
+                .bind(ticket.to_string())
+                .bind(application.to_string())
+                .bind(micros(at))
+                .bind(micros(expires_at));
+            bind_audit(query, record)
+        })
+        .await
+    }
+}
 
 impl Transaction {
     /// Marks a ticket as redeemed by an application; `false` when it was before. The row count of one

@@ -5,43 +5,60 @@ use std::time::Duration;
 use sqlx::{AnyConnection, any::Any};
 use sso_core::clock::Clock;
 
-use super::{Dialect, Storage, StorageError};
+use super::{Dialect, Storage, StorageError, Writers, group::Member, within};
 
 /// A transaction open for longer is undone at its commit. The change feed waits for a missing
-/// number longer than this and the limits of PostgreSQL statements together (see `changes`).
+/// number longer than this and the limits of PostgreSQL statements together (see `changes`). On SQLite
+/// one that was asked to commit waits for its group besides, which leaves no gap in the numbers.
 pub(super) const LONGEST: Duration = Duration::from_secs(20);
 
 /// A transaction that writes. Dropped without [`Transaction::commit`], it is undone.
 #[must_use = "a transaction that is not committed is undone"]
 pub struct Transaction {
-    inner: sqlx::Transaction<'static, Any>,
-    dialect: Dialect,
+    inner: Inner,
     clock: Clock,
     begun: Duration,
     /// The generation of the master secret that is held open.
     held_generation: Option<u32>,
 }
 
+enum Inner {
+    Sqlite(Member),
+    Postgres(sqlx::Transaction<'static, Any>),
+}
+
 impl Storage {
-    /// Begins a transaction. On SQLite it is the only writer from here to its end. While it is open,
-    /// ask nothing of the storage itself: whoever holds one connection and waits for another can wait
-    /// for ever when all do.
+    /// Begins a transaction. On SQLite it is the only writer from here to its end, and shares its commit
+    /// with others that wait behind it. While it is open, ask nothing of the storage itself: whoever
+    /// holds one connection and waits for another can wait for ever when all do.
     ///
     /// # Errors
-    /// `Unavailable` when no connection is free in time or the database does not answer.
+    /// `Overloaded` when too many wait already; `Unavailable` when no connection is free in time or the
+    /// database does not answer.
     pub async fn begin(&self) -> Result<Transaction, StorageError> {
-        let inner = match self.writers.begin_with(self.dialect.begin_write()).await {
-            // SQLite ends a transaction by itself when the disk is full. The driver counts it as open
-            // for ever, so the connection is of no use any more.
-            Err(sqlx::Error::InvalidSavePointStatement) => {
-                self.writers.acquire().await?.close().await?;
-                self.writers.begin_with(self.dialect.begin_write()).await?
+        self.begin_one(false).await
+    }
+
+    /// Begins a transaction that writes many rows: on SQLite nobody else waits for its commit.
+    ///
+    /// # Errors
+    /// As [`Self::begin`].
+    pub async fn begin_long(&self) -> Result<Transaction, StorageError> {
+        self.begin_one(true).await
+    }
+
+    async fn begin_one(&self, long: bool) -> Result<Transaction, StorageError> {
+        let inner = match &self.writers {
+            Writers::Sqlite(group, _) => Inner::Sqlite(group.begin(long).await?),
+            Writers::Postgres(writers) => {
+                let _place = self.waiting.enter()?;
+                let begin = writers.begin_with(self.dialect().begin_write());
+                Inner::Postgres(within(&self.runtime, begin).await?)
             }
-            begun => begun?,
         };
-        let (clock, dialect) = (self.clock.clone(), self.dialect);
+        let clock = self.clock.clone();
         let begun = clock.instant();
-        Ok(Transaction { inner, dialect, clock, begun, held_generation: None })
+        Ok(Transaction { inner, clock, begun, held_generation: None })
     }
 }
 
@@ -56,23 +73,35 @@ impl Transaction {
             self.rollback().await?;
             return Err(StorageError::TooSlow(LONGEST.as_secs()));
         }
-        Ok(self.inner.commit().await?)
+        match self.inner {
+            Inner::Sqlite(member) => member.commit().await,
+            Inner::Postgres(inner) => Ok(inner.commit().await?),
+        }
     }
 
-    /// Undoes everything, and waits until that is done.
+    /// Undoes everything, and waits until that is done and what this transaction read is durable.
     ///
     /// # Errors
     /// `Unavailable` when the connection was lost; the database then undoes it by itself.
     pub async fn rollback(self) -> Result<(), StorageError> {
-        Ok(self.inner.rollback().await?)
+        match self.inner {
+            Inner::Sqlite(member) => member.rollback().await,
+            Inner::Postgres(inner) => Ok(inner.rollback().await?),
+        }
     }
 
     pub(super) fn connection(&mut self) -> &mut AnyConnection {
-        &mut self.inner
+        match &mut self.inner {
+            Inner::Sqlite(member) => member.connection(),
+            Inner::Postgres(inner) => inner,
+        }
     }
 
     pub(super) fn dialect(&self) -> Dialect {
-        self.dialect
+        match self.inner {
+            Inner::Sqlite(_) => Dialect::Sqlite,
+            Inner::Postgres(_) => Dialect::Postgres,
+        }
     }
 
     pub(super) fn held_generation(&self) -> Option<u32> {
@@ -86,6 +115,6 @@ impl Transaction {
 
 impl std::fmt::Debug for Transaction {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Transaction").field("dialect", &self.dialect).finish_non_exhaustive()
+        f.debug_struct("Transaction").field("dialect", &self.dialect()).finish_non_exhaustive()
     }
 }

@@ -99,7 +99,7 @@ impl Tickets {
             Some(name) => Some(self.audience(&holder, name).await?),
             None => None,
         };
-        let issued = self.make(&holder, audience.as_ref())?;
+        let issued = self.make(&holder, audience.as_deref())?;
         let forwarded = if wanted.user_token.is_some() { " for an end user" } else { "" };
         let detail = format!("ticket {}{forwarded}", issued.ticket.id);
         let subject = Subject {
@@ -225,8 +225,8 @@ impl Tickets {
         &self,
         holder: &Caller,
         name: &ApplicationName,
-    ) -> Result<Application, Error> {
-        let application = self.storage.application(name).await?;
+    ) -> Result<Arc<Application>, Error> {
+        let application = self.lookup.cache.application(name, false).await?;
         require_audience(holder, name, application)
     }
 }
@@ -238,8 +238,8 @@ impl Tickets {
 pub(crate) fn require_audience(
     holder: &Caller,
     name: &ApplicationName,
-    application: Option<Application>,
-) -> Result<Application, Error> {
+    application: Option<Arc<Application>>,
+) -> Result<Arc<Application>, Error> {
     application.filter(|application| application.has_user(holder)).ok_or_else(|| {
         let message = format!(
             "{} may not be issued a ticket for application \"{name}\": that takes a user of it",

@@ -1,6 +1,6 @@
 //! Redeeming: every check in the order of [`Tickets::redeem`] (ESSO.md 5.4), then the record, then the credentials.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use sso_core::secret::SecretText;
 use sso_proto::Reason;
@@ -16,6 +16,7 @@ use crate::{
     model::{
         Account, Application, ApplicationFlag, ApplicationName, Caller, Credentials, Proof, Ticket,
     },
+    storage::StorageError,
 };
 
 /// What is to be redeemed.
@@ -44,7 +45,7 @@ pub struct Redeemed {
 
 /// A ticket that passed every check.
 struct Passed {
-    application: Application,
+    application: Arc<Application>,
     ticket: Ticket,
     credentials: Credentials,
     /// It has ended, and the application takes it all the same.
@@ -80,7 +81,7 @@ impl Tickets {
 
     async fn redeem_if_allowed(&self, call: &Call, wanted: &Redemption) -> Result<Redeemed, Error> {
         let name = &wanted.application;
-        let found = self.storage.application(name).await?;
+        let found = self.lookup.cache.application(name, wanted.refresh).await?;
         let entry = Entry { call, action: Action::TicketRedeem, name };
         let application = entry.pass(&self.access, found)?;
         // Expose: it is opened.
@@ -107,7 +108,7 @@ impl Tickets {
         &self,
         call: &Call,
         wanted: &Redemption,
-        application: Application,
+        application: Arc<Application>,
         ticket: Ticket,
     ) -> Result<Passed, Error> {
         let validity = validity::Validity::of(&ticket, &application);
@@ -187,8 +188,7 @@ impl Tickets {
     /// The name of the account still belongs to the one the ticket was issued to.
     async fn require_same_principal(&self, ticket: &Ticket) -> Result<(), Error> {
         let Some(subject) = &ticket.subject else { return Ok(()) };
-        let principal = self.storage.principal(&ticket.account).await?;
-        if principal.is_some_and(|principal| principal.subject == *subject) {
+        if self.principals.is(&ticket.account, subject).await? {
             return Ok(());
         }
         let message = format!(
@@ -212,20 +212,30 @@ impl Tickets {
         if !application.has(ApplicationFlag::OneTimeTickets) {
             return self.audit.reveal(call, action, subject).await;
         }
-        let now = self.clock.now();
-        let mut transaction = self.storage.begin().await?;
-        let first =
-            transaction.redeem_ticket(ticket.id, application.id, now, *remembered_until).await?;
-        if !first {
-            transaction.rollback().await?;
-            let message = format!(
-                "ticket {} was redeemed before, and application \"{}\" takes each ticket once; ask for a new one",
-                ticket.id, application.name
-            );
-            return Err(Error::new(Reason::TicketRedeemed, message));
+        let (now, id) = (self.clock.now(), ticket.id);
+        let record = self.audit.entry(call, action, subject);
+        let times = (now, *remembered_until);
+        let first = match self.storage.redeem_ticket(id, application.id, times, &record).await {
+            // Step by step it shows what the database does not accept.
+            Err(StorageError::Statement(_)) => {
+                let mut transaction = self.storage.begin().await?;
+                let first = transaction.redeem_ticket(id, application.id, now, times.1).await?;
+                if first {
+                    self.audit.record(&mut transaction, call, action, subject).await?;
+                }
+                transaction.commit().await?;
+                first
+            }
+            other => other?,
+        };
+        if first {
+            return Ok(());
         }
-        self.audit.record(&mut transaction, call, action, subject).await?;
-        Ok(transaction.commit().await?)
+        let message = format!(
+            "ticket {id} was redeemed before, and application \"{}\" takes each ticket once; ask for a new one",
+            application.name
+        );
+        Err(Error::new(Reason::TicketRedeemed, message))
     }
 }
 

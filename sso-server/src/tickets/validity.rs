@@ -6,7 +6,7 @@ use time::{Duration, OffsetDateTime};
 use crate::{
     error::Error,
     lookup::called,
-    model::{Application, ApplicationFlag, Mapping, Ticket},
+    model::{Application, ApplicationFlag, ServingMapping, Ticket},
 };
 
 /// How far the clocks of two servers may be apart.
@@ -118,7 +118,7 @@ pub(super) fn require_newer_than_application(
 /// `TICKET_OUTDATED`.
 pub(super) fn require_newer_than_mapping(
     ticket: &Ticket,
-    mapping: &Mapping,
+    mapping: &ServingMapping,
     application: &Application,
 ) -> Result<(), Error> {
     outdated(ticket, mapping.created_at, || {

@@ -139,9 +139,14 @@ fn in_a_batch_users_get_no_further_than_alone_and_denials_are_recorded() {
                 ]
             );
             assert_eq!(answer.created, 1);
-            let denied =
-                "SELECT COUNT(*) FROM audit WHERE outcome = 'denied' AND action = 'mapping.create'";
-            assert_eq!(count(system, denied).await, 3, "once for each application and reason");
+            let request = v1::ListAuditRequest {
+                outcome: v1::AuditOutcome::Denied.into(),
+                action: "mapping.create".into(),
+                ..Default::default()
+            };
+            let denied: v1::ListAuditResponse =
+                ask(system, "admin", "Audit/List", &request).await.expect("a list");
+            assert_eq!(denied.records.len(), 3, "once for each application and reason");
         });
     });
 }

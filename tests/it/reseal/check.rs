@@ -19,12 +19,13 @@ fn call(account: &str) -> Call {
 }
 
 /// A server whose SSO administrators are `DEV\ann` and `DEV\bob`.
-fn server(scene: &Scene, stop: &CancellationToken) -> SealedRowsCheck {
+fn server(scene: &Scene, stop: &CancellationToken) -> (SealedRowsCheck, Audit, TempDir) {
     let administrators = Accounts::parse(&["DEV\\ann", "DEV\\bob"]).unwrap();
     let access = Arc::new(Access::new(GlobalInfo::initial(administrators, Accounts::default())));
-    let (audit, writer) = Audit::new("one", scene.clock.clone(), scene.storage.clone());
+    let (audit, writer, journal) = scene.open_audit("one");
     tokio::spawn(writer.run(stop.clone()));
-    SealedRowsCheck::new(access, audit, scene.storage.clone(), scene.clock.clone())
+    let (storage, clock) = (scene.storage.clone(), scene.clock.clone());
+    (SealedRowsCheck::new(access, audit.clone(), storage, clock), audit, journal)
 }
 
 /// The keys of these generations, sealed as the master does.
@@ -58,10 +59,10 @@ async fn check(
     Ok((last, names))
 }
 
-async fn records(scene: &Scene) -> Vec<(String, String)> {
+async fn records(audit: &Audit) -> Vec<(String, String)> {
     let filter =
         AuditFilter { action: Some("secret.check-rows".to_owned()), ..AuditFilter::default() };
-    let page = scene.storage.audit(&filter, &PageRequest { size: 100, after: None }).await;
+    let page = audit.list(&filter, &PageRequest { size: 100, after: None }).await;
     page.unwrap().entries.into_iter().map(|record| (record.caller, record.detail)).collect()
 }
 
@@ -69,7 +70,7 @@ async fn records(scene: &Scene) -> Vec<(String, String)> {
 async fn a_backup_opens_every_row_or_the_rows_are_named() {
     on_each(async |scene| {
         let stop = CancellationToken::new();
-        let server = server(scene, &stop);
+        let (server, audit, _journal) = server(scene, &stop);
         mappings(scene, "Single", ApplicationType::Individual, 700, &ring(&[1])).await;
         mappings(scene, "Host", ApplicationType::HostGroup, 5, &ring(&[2])).await;
         configuration(scene, "Settings", 3, &ring(&[2])).await;
@@ -83,7 +84,7 @@ async fn a_backup_opens_every_row_or_the_rows_are_named() {
         let (last, names) = check(&server, "DEV\\ann", &[1, 2]).await.unwrap();
         assert_eq!((last, names), (whole(708, 0), Vec::<String>::new()));
         assert_eq!(
-            records(scene).await,
+            records(&audit).await,
             [("DEV\\ann".to_owned(), "complete: 708 of 708 rows opened, 0 did not".to_owned())]
         );
         // A backup of before the rotation.
@@ -101,7 +102,7 @@ async fn a_backup_opens_every_row_or_the_rows_are_named() {
         // Another system: no row opens, and the first thousand are named.
         let (last, names) = check(&server, "DEV\\bob", &[3]).await.unwrap();
         assert_eq!((last, names.len()), (whole(0, 708), 708));
-        assert_eq!(records(scene).await.len(), 4);
+        assert_eq!(records(&audit).await.len(), 4);
         stop.cancel();
     })
     .await;
@@ -111,7 +112,7 @@ async fn a_backup_opens_every_row_or_the_rows_are_named() {
 async fn a_check_is_for_whoever_began_it_once_and_soon() {
     on_each(async |scene| {
         let stop = CancellationToken::new();
-        let server = server(scene, &stop);
+        let (server, audit, _journal) = server(scene, &stop);
         let (ann, bob) = (call("DEV\\ann"), call("DEV\\bob"));
         let reason = |error: Error| error.reason;
         assert_eq!(check(&server, "DEV\\eve", &[1]).await, Err(Reason::NotSsoAdministrator));
@@ -147,19 +148,19 @@ async fn a_check_is_for_whoever_began_it_once_and_soon() {
 async fn a_check_ends_when_its_caller_goes() {
     on_each(async |scene| {
         let stop = CancellationToken::new();
-        let server = server(scene, &stop);
+        let (server, audit, _journal) = server(scene, &stop);
         mappings(scene, "Single", ApplicationType::Individual, 1200, &ring(&[1])).await;
         let ann = call("DEV\\ann");
         let (id, public) = server.begin(&ann).unwrap();
         let news = server.check(&ann, &id.to_string(), &sealed(&public, &[1])).await.unwrap();
         drop(news);
         for _ in 0..500 {
-            if !records(scene).await.is_empty() {
+            if !records(&audit).await.is_empty() {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        let records = records(scene).await;
+        let records = records(&audit).await;
         assert!(records[0].1.starts_with("ended by the caller"), "{records:?}");
         stop.cancel();
     })

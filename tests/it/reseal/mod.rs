@@ -20,7 +20,7 @@ use sso_core::{
 };
 use sso_proto::Reason;
 use sso_server::{
-    audit::Audit,
+    audit::{Audit, AuditSettings, AuditWriter, Writer},
     error::Error,
     master::{DatabaseFacts, Orders},
     model::{
@@ -36,6 +36,7 @@ use sso_server::{
     vault::Resealing,
 };
 use sso_tests::postgres;
+use tempfile::TempDir;
 use time::{OffsetDateTime, macros::datetime};
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -111,6 +112,16 @@ impl Scene {
             rows.extend(page.rows);
         }
         rows
+    }
+
+    /// The audit of a server of this name, its task, and the folder of its journal.
+    fn open_audit(&self, server: &str) -> (Audit, AuditWriter, TempDir) {
+        let journal = tempfile::tempdir().unwrap();
+        let settings = AuditSettings::in_folder(journal.path());
+        let by = Writer { system: uuid::Uuid::nil(), server };
+        let opened = Audit::open(by, &settings, self.clock.clone(), self.storage.clone());
+        let (audit, writer) = opened.unwrap();
+        (audit, writer, journal)
     }
 
     /// Every row is under this generation, opens with its key alone, and has the value it was made with.

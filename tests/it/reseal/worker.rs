@@ -9,6 +9,7 @@ struct Worker {
     facts: Arc<Mutex<DatabaseFacts>>,
     keys: Arc<Mutex<Option<KeyRing>>>,
     clock: Clock,
+    _journal: TempDir,
 }
 
 impl Worker {
@@ -18,7 +19,7 @@ impl Worker {
     }
 
     fn with(scene: &Scene, name: &str, settings: ResealSettings) -> Self {
-        let (audit, _) = Audit::new(name, scene.clock.clone(), scene.storage.clone());
+        let (audit, _, journal) = scene.open_audit(name);
         let orders = watch::Sender::new(Orders::default());
         let facts = Arc::new(Mutex::new(DatabaseFacts::default()));
         let keys = Arc::new(Mutex::new(None::<KeyRing>));
@@ -37,7 +38,7 @@ impl Worker {
             orders: orders.subscribe(),
             tell: Box::new(move |facts| *told.lock().unwrap() = facts),
         });
-        Self { resealer, orders, facts, keys, clock: scene.clock.clone() }
+        Self { resealer, orders, facts, keys, clock: scene.clock.clone(), _journal: journal }
     }
 
     /// The masters hand out these generations, the last one active.

@@ -1,7 +1,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use sso_server::{
-    model::Revision,
+    model::{MappingId, Revision},
     storage::{Change, ChangeFeed, Storage, Transaction},
 };
 
@@ -39,6 +39,7 @@ async fn a_feed_tells_each_change_once() {
             Change::Application(app.id),
             Change::Configuration(app.id, id),
             Change::Mappings(app.id),
+            Change::Mapping(app.id, MappingId::generate()),
         ];
         let mut transaction = storage.begin().await.unwrap();
         for change in changes {
@@ -57,7 +58,7 @@ async fn a_feed_tells_each_change_once() {
         assert_eq!(new.records[2].at, NOW);
         assert!(poll(&mut from_empty, storage).await.is_empty());
         assert_eq!(new.records[3].head, None);
-        assert_eq!(from_empty.position(), new.records[3].number);
+        assert_eq!(from_empty.position(), new.records[4].number);
 
         // A later feed does not repeat the past.
         let mut later = storage.change_feed().await.unwrap();
@@ -198,6 +199,40 @@ async fn no_change_is_lost_among_many_writers() {
         assert_eq!(seen.len(), committed.len(), "a change was told twice or not at all");
         assert_eq!(seen.into_iter().collect::<BTreeSet<_>>(), committed);
         other.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_hears_that_another_one_changed_something() {
+    on_each(async |scene| {
+        // On one machine a server looks by itself, and is told nothing.
+        if !scene.is_postgres() {
+            scene.storage.notify().await.unwrap();
+            return;
+        }
+        let other = open(&scene.url, &scene.clock).await;
+        let (heard, mut hearing) = tokio::sync::mpsc::unbounded_channel();
+        let listening = tokio::spawn(async move { other.listen(|| drop(heard.send(()))).await });
+        // From the first word on, nothing goes unheard.
+        let wait = Duration::from_secs(20);
+        let mut hear = async || tokio::time::timeout(wait, hearing.recv()).await.unwrap().unwrap();
+        hear().await;
+        for _ in 0..3 {
+            scene.storage.notify().await.unwrap();
+            hear().await;
+        }
+        // Whoever was cut off is told that something may have gone by.
+        scene
+            .sql(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                 WHERE datname = current_database() AND query LIKE 'LISTEN%'",
+            )
+            .await;
+        hear().await;
+        scene.storage.notify().await.unwrap();
+        hear().await;
+        listening.abort();
     })
     .await;
 }

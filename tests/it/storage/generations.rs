@@ -57,14 +57,14 @@ async fn open_generations(storage: &Storage) -> Vec<u32> {
 }
 
 /// A system that `PRIMARY` leads in epoch 1.
-async fn led(scene: &Scene) {
+pub(super) async fn led(scene: &Scene) {
     system(&scene.storage).await;
     scene
         .sql("UPDATE system SET master_epoch = 1, master_primary = '00000000-0000-0000-0000-000000000002'")
         .await;
 }
 
-async fn close(storage: &Storage, number: u32) -> CloseOutcome {
+pub(super) async fn close(storage: &Storage, number: u32) -> CloseOutcome {
     close_for(storage, number, (1, PRIMARY)).await
 }
 

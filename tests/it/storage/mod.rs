@@ -5,6 +5,7 @@ mod audit;
 mod changes;
 mod configurations;
 mod generations;
+mod group;
 mod mappings;
 mod principals;
 mod schema;
@@ -12,6 +13,7 @@ mod sealed_rows;
 mod server_settings;
 mod system;
 mod tickets;
+mod whole;
 mod work_leases;
 
 use sqlx::Connection as _;

@@ -10,7 +10,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     sign::CertifiedKey,
 };
-use sso_tests::load::processor_time;
+use sso_tests::load::accounting::processor_time;
 use tokio::runtime::Runtime;
 
 use super::{

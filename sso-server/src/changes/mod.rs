@@ -1,5 +1,7 @@
 //! News of changes made on any server: read from the change feed of the database, told to whoever
-//! watches here.
+//! watches here, and taken in by what is remembered here.
+
+mod ticks;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -15,9 +17,15 @@ use crate::{
 };
 
 pub use crate::storage::Change;
+pub use ticks::{FRESH, Tick, Ticks};
 
 /// How long a change made on another server may stay unnoticed here, when nothing wakes the reader.
 const INTERVAL: Duration = Duration::from_millis(250);
+/// From the end of one look at the feed, or of one word to the other servers, to the next: however many
+/// changes there are, they are taken in and told of in groups.
+const PAUSE: Duration = Duration::from_millis(5);
+/// Before it is listened again for the words of other servers after that failed.
+const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 /// News that a slow watcher may be behind before it is told to look at everything again.
 const BACKLOG: usize = 256;
 
@@ -30,8 +38,6 @@ pub struct News {
     pub system: bool,
     /// Applications: created, changed or deleted.
     pub applications: HashSet<ApplicationId>,
-    /// Applications whose mappings or credentials changed, or whose cache is to be forgotten.
-    pub mappings: HashSet<ApplicationId>,
     /// Configurations that were written or deleted, as they are now.
     pub configurations: Vec<(ApplicationId, ConfigurationHead)>,
 }
@@ -58,6 +64,9 @@ impl News {
 #[derive(Clone, Debug)]
 pub struct Changes {
     wake: Arc<Notify>,
+    /// Something was changed here that other servers are to be told of.
+    tell: Arc<Notify>,
+    ticks: Arc<Ticks>,
     stopping: CancellationToken,
     news: broadcast::Sender<Arc<News>>,
 }
@@ -86,15 +95,27 @@ impl Changes {
     ) -> Result<(Self, ChangeReader), Error> {
         let feed = storage.change_feed().await?;
         let (news, _) = broadcast::channel(BACKLOG);
-        let changes = Self { wake: Arc::new(Notify::new()), stopping, news };
+        let ticks = Arc::new(Ticks::new());
+        ticks.complete_until(feed.complete_until());
+        let (wake, tell) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let changes = Self { wake, tell, ticks, stopping, news };
         let reader =
             ChangeReader { changes: changes.clone(), storage, access, feed, server: String::new() };
         Ok((changes, reader))
     }
 
-    /// Makes the reader look at once: something was changed here.
-    pub fn wake(&self) {
+    /// To be called when a change was committed here: this server remembers nothing older from here on,
+    /// its watchers and the other servers are told.
+    pub fn made(&self, change: Change) {
+        self.ticks.changed(change);
         self.wake.notify_one();
+        self.tell.notify_one();
+    }
+
+    /// When what last changed, as far as this server knows.
+    #[must_use]
+    pub fn ticks(&self) -> &Arc<Ticks> {
+        &self.ticks
     }
 
     /// Returns when this server begins to stop.
@@ -118,11 +139,21 @@ impl ChangeReader {
     }
 
     /// Reads and tells until `stop`.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub async fn run(self, stop: CancellationToken) {
+        let listening = listen(self.storage.clone(), Arc::clone(&self.changes.wake));
+        let telling = tell_others(self.storage.clone(), Arc::clone(&self.changes.tell));
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.read_on() => {}
+            () = listening => {}
+            () = telling => {}
+        }
+    }
+
+    async fn read_on(mut self) {
         let mut blind = false;
         loop {
             tokio::select! {
-                () = stop.cancelled() => return,
                 () = self.changes.wake.notified() => {}
                 () = tokio::time::sleep(INTERVAL) => {}
             }
@@ -131,9 +162,12 @@ impl ChangeReader {
                     // After an outage the settings are read again, whatever the feed says.
                     news.everything |= blind;
                     blind = false;
-                    if let Err(error) = self.tell(news).await {
-                        tracing::error!(event = Event::DatabaseError.number(), %error, "the settings of the system could not be read");
-                        blind = true;
+                    match self.tell(news).await {
+                        Ok(()) => self.changes.ticks.complete_until(self.feed.complete_until()),
+                        Err(error) => {
+                            tracing::error!(event = Event::DatabaseError.number(), %error, "the settings of the system could not be read");
+                            blind = true;
+                        }
                     }
                 }
                 Err(error) => {
@@ -143,21 +177,26 @@ impl ChangeReader {
                     blind = true;
                 }
             }
+            tokio::time::sleep(PAUSE).await;
         }
     }
 
     async fn read(&mut self) -> Result<News, Error> {
         let new = self.feed.poll(&self.storage).await?;
+        // The feed does not hand them out again: they are taken in before anything can fail.
+        if new.everything {
+            self.changes.ticks.everything_changed();
+        }
         let mut news = News { everything: new.everything, ..News::default() };
         for record in new.records {
+            self.changes.ticks.changed(record.change);
             match (record.change, record.head) {
                 (Change::System, _) => news.system = true,
                 (Change::Application(application), _) => {
                     news.applications.insert(application);
                 }
-                (Change::Mappings(application), _) => {
-                    news.mappings.insert(application);
-                }
+                // What is remembered of them was told above; nobody watches them.
+                (Change::Mappings(_) | Change::Mapping(..), _) => {}
                 (Change::Configuration(application, _), Some(head)) => {
                     news.configurations.push((application, head));
                 }
@@ -181,5 +220,27 @@ impl ChangeReader {
         // Nobody may be listening, which is no error.
         let _ = self.changes.news.send(Arc::new(news));
         Ok(())
+    }
+}
+
+/// Wakes the reader whenever another server says that it changed something. Where nothing can be heard
+/// the reader looks by itself.
+async fn listen(storage: Storage, wake: Arc<Notify>) {
+    loop {
+        if let Err(error) = storage.listen(|| wake.notify_one()).await {
+            tracing::debug!(%error, "words of other servers are not heard");
+        }
+        tokio::time::sleep(LISTEN_AGAIN).await;
+    }
+}
+
+/// Says to the other servers that something was changed here.
+async fn tell_others(storage: Storage, tell: Arc<Notify>) {
+    loop {
+        tell.notified().await;
+        if let Err(error) = storage.notify().await {
+            tracing::debug!(%error, "the other servers are not told; they look by themselves");
+        }
+        tokio::time::sleep(PAUSE).await;
     }
 }

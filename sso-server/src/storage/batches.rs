@@ -1,0 +1,355 @@
+//! Reading by key in batches. A read that comes alone is made at once; those that come while
+//! [`AT_ONCE`] reads of their kind are under way wait together for the first of these to end, and are
+//! then one statement. Nothing waits for a timer, and the more is asked for at a time, the less a key
+//! costs.
+//!
+//! Nobody joins a read that has begun: what is handed out was read after it was asked for.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::Hash,
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
+};
+
+use futures_util::future::BoxFuture;
+use sqlx::{AnyConnection, any::AnyRow};
+use tokio::{runtime::Handle, sync::oneshot};
+
+use super::{
+    Dialect, Storage, StorageError, StoredConfiguration, StoredMapping, applications,
+    configurations, mappings, rows::Columns,
+};
+use crate::model::{Application, ApplicationId, ApplicationName, Identifier, MappingKey};
+
+/// Reads of one kind under way at a time.
+const AT_ONCE: usize = 2;
+/// Keys of a statement are one of these numbers, so that there are few statements to prepare.
+const SIZES: [usize; 2] = [8, 32];
+/// Keys read with one statement.
+const MOST: usize = 32;
+
+/// A row of an application by the canonical text that names it there.
+type RowKey = (ApplicationId, Box<str>);
+type Found<V> = Result<Option<V>, StorageError>;
+/// What is under each key; one that is damaged spoils no other.
+type FoundMany<V> = Result<Vec<Found<V>>, StorageError>;
+type ReadMany<K, V> = fn(Storage, Vec<K>) -> BoxFuture<'static, FoundMany<V>>;
+
+/// What is read in batches.
+pub(super) struct Batches {
+    applications: Arc<Queue<Box<str>, Arc<Application>>>,
+    by_account: Arc<Queue<RowKey, StoredMapping>>,
+    by_external_user: Arc<Queue<RowKey, StoredMapping>>,
+    configurations: Arc<Queue<RowKey, StoredConfiguration>>,
+}
+
+impl Batches {
+    pub(super) fn new() -> Self {
+        Self {
+            applications: Queue::new(|storage, keys| Box::pin(read_applications(storage, keys))),
+            by_account: Queue::new(|storage, keys| {
+                Box::pin(async move {
+                    let rows = read(&storage, &BY_ACCOUNT, &keys).await?;
+                    in_places(keys.len(), &rows, |row| mappings::stored(row).map(Some))
+                })
+            }),
+            by_external_user: Queue::new(|storage, keys| {
+                Box::pin(async move {
+                    let rows = read(&storage, &BY_EXTERNAL_USER, &keys).await?;
+                    in_places(keys.len(), &rows, |row| mappings::stored(row).map(Some))
+                })
+            }),
+            configurations: Queue::new(|storage, keys| {
+                Box::pin(async move {
+                    let rows = read(&storage, &CONFIGURATIONS, &keys).await?;
+                    in_places(keys.len(), &rows, configurations::configuration)
+                })
+            }),
+        }
+    }
+}
+
+impl Storage {
+    /// The application of this name.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Corrupt`.
+    pub async fn application(&self, name: &ApplicationName) -> Found<Arc<Application>> {
+        self.batches.applications.load(self, name.key().into()).await
+    }
+
+    /// The mapping of this key with its credentials. In a group application, where several mappings
+    /// may have one external user, that key gives the oldest; in a host group application an account
+    /// gives the oldest.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Corrupt`.
+    pub async fn mapping(
+        &self,
+        application: ApplicationId,
+        key: &MappingKey,
+    ) -> Found<StoredMapping> {
+        let (queue, key) = match key {
+            MappingKey::Account(account) => (&self.batches.by_account, account.key()),
+            MappingKey::ExternalUser(user) => (&self.batches.by_external_user, user.key()),
+        };
+        queue.load(self, (application, key.into())).await
+    }
+
+    /// A configuration with its values; `None` where it never was or is deleted.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Corrupt`.
+    pub async fn configuration(
+        &self,
+        application: ApplicationId,
+        identifier: &Identifier,
+    ) -> Found<StoredConfiguration> {
+        self.batches.configurations.load(self, (application, identifier.key().into())).await
+    }
+}
+
+/// Reads that wait for their batch.
+struct Queue<K, V> {
+    read: ReadMany<K, V>,
+    waiting: Mutex<Waiting<K, V>>,
+}
+
+struct Waiting<K, V> {
+    under_way: usize,
+    asked: VecDeque<(K, oneshot::Sender<Found<V>>)>,
+}
+
+impl<K, V> Queue<K, V>
+where
+    K: Clone + Eq + Hash + Send + 'static,
+    V: Clone + Send + 'static,
+{
+    fn new(read: ReadMany<K, V>) -> Arc<Self> {
+        let waiting = Waiting { under_way: 0, asked: VecDeque::new() };
+        Arc::new(Self { read, waiting: Mutex::new(waiting) })
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting<K, V>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is there under this key, read from now on.
+    async fn load(self: &Arc<Self>, storage: &Storage, key: K) -> Found<V> {
+        let answer = {
+            let mut waiting = self.waiting();
+            if waiting.under_way < AT_ONCE {
+                waiting.under_way += 1;
+                None
+            } else {
+                let (sender, answer) = oneshot::channel();
+                waiting.asked.push_back((key.clone(), sender));
+                Some(answer)
+            }
+        };
+        if let Some(answer) = answer {
+            let gone = || StorageError::Unavailable("the server is stopping".to_owned());
+            return answer.await.unwrap_or_else(|_| Err(gone()));
+        }
+        // Also when whoever asked goes away, those who wait get their turn.
+        let _turn = Turn { queue: Arc::clone(self), storage: storage.clone() };
+        let found = (self.read)(storage.clone(), vec![key]).await?;
+        found.into_iter().next().unwrap_or(Ok(None))
+    }
+
+    /// The next batch; `None`, and one less is under way, where nobody waits.
+    fn next(&self) -> Option<Batch<K, V>> {
+        let mut waiting = self.waiting();
+        let mut batch = Batch { keys: Vec::new(), places: HashMap::new(), asked: Vec::new() };
+        while let Some((key, sender)) = waiting.asked.pop_front() {
+            // Whoever gave up needs no answer.
+            if sender.is_closed() {
+                continue;
+            }
+            let place = *batch.places.entry(key.clone()).or_insert(batch.keys.len());
+            if place == batch.keys.len() {
+                batch.keys.push(key);
+            }
+            batch.asked.push((place, sender));
+            if batch.keys.len() == MOST {
+                break;
+            }
+        }
+        if batch.keys.is_empty() {
+            waiting.under_way = waiting.under_way.saturating_sub(1);
+            return None;
+        }
+        Some(batch)
+    }
+}
+
+/// Reads that are one statement.
+struct Batch<K, V> {
+    keys: Vec<K>,
+    places: HashMap<K, usize>,
+    /// Place of the key, and who asked.
+    asked: Vec<(usize, oneshot::Sender<Found<V>>)>,
+}
+
+/// One of those under way; at its end the next batch is read.
+struct Turn<K, V>
+where
+    K: Clone + Eq + Hash + Send + 'static,
+    V: Clone + Send + 'static,
+{
+    queue: Arc<Queue<K, V>>,
+    storage: Storage,
+}
+
+impl<K, V> Drop for Turn<K, V>
+where
+    K: Clone + Eq + Hash + Send + 'static,
+    V: Clone + Send + 'static,
+{
+    fn drop(&mut self) {
+        let Some(batch) = self.queue.next() else { return };
+        let turn = Self { queue: Arc::clone(&self.queue), storage: self.storage.clone() };
+        let task = async move {
+            let found = (turn.queue.read)(turn.storage.clone(), batch.keys).await;
+            for (place, sender) in batch.asked {
+                let found = match &found {
+                    Ok(found) => found.get(place).cloned().unwrap_or(Ok(None)),
+                    Err(error) => Err(error.clone()),
+                };
+                // Whoever asked may be gone.
+                let _ = sender.send(found);
+            }
+            drop(turn);
+        };
+        // Outside of a runtime there is nobody left to answer; those who wait are told by the drop.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(task);
+        }
+    }
+}
+
+/// A statement that finds one row by application and key, and what it is for several keys, each with
+/// the place of the key.
+struct Keyed {
+    one: &'static str,
+    sqlite: LazyLock<[String; 2]>,
+    postgres: LazyLock<[String; 2]>,
+}
+
+static BY_ACCOUNT: Keyed = Keyed {
+    one: mappings::BY_ACCOUNT,
+    sqlite: LazyLock::new(|| SIZES.map(|size| one_of_several(mappings::BY_ACCOUNT, size))),
+    postgres: LazyLock::new(|| SIZES.map(|size| lateral(mappings::BY_ACCOUNT, size))),
+};
+static BY_EXTERNAL_USER: Keyed = Keyed {
+    one: mappings::BY_EXTERNAL_USER,
+    sqlite: LazyLock::new(|| SIZES.map(|size| one_of_several(mappings::BY_EXTERNAL_USER, size))),
+    postgres: LazyLock::new(|| SIZES.map(|size| lateral(mappings::BY_EXTERNAL_USER, size))),
+};
+static CONFIGURATIONS: Keyed = Keyed {
+    one: configurations::CURRENT,
+    sqlite: LazyLock::new(|| SIZES.map(|size| joined(configurations::CURRENT, size))),
+    postgres: LazyLock::new(|| SIZES.map(|size| lateral(configurations::CURRENT, size))),
+};
+
+impl Keyed {
+    fn texts(&self, dialect: Dialect) -> &[String; 2] {
+        match dialect {
+            Dialect::Sqlite => &self.sqlite,
+            Dialect::Postgres => &self.postgres,
+        }
+    }
+}
+
+/// The statements for several keys.
+pub(super) fn built_statements(dialect: Dialect) -> Vec<String> {
+    let all = [&BY_ACCOUNT, &BY_EXTERNAL_USER, &CONFIGURATIONS];
+    all.iter().flat_map(|keyed| keyed.texts(dialect).clone()).collect()
+}
+
+/// `(0, $1, $2), (1, $3, $4), …`
+fn values(size: usize) -> String {
+    let row = |place: usize| format!("({place}, ${}, ${})", 2 * place + 1, 2 * place + 2);
+    (0..size).map(row).collect::<Vec<_>>().join(", ")
+}
+
+/// The statement with the columns of `k` in the places of its key.
+fn of_keys(one: &str) -> String {
+    one.replace("$1", "k.application_id").replace("$2", "k.side")
+}
+
+fn lateral(one: &str, size: usize) -> String {
+    format!(
+        "SELECT k.place, found.* FROM (VALUES {}) AS k(place, application_id, side) \
+         CROSS JOIN LATERAL ({}) AS found",
+        values(size),
+        of_keys(one)
+    )
+}
+
+/// SQLite: the order of a CROSS JOIN is the order of its loops.
+fn joined(one: &str, size: usize) -> String {
+    let keys = format!("WITH k(place, application_id, side) AS (VALUES {})", values(size));
+    let rest = of_keys(one).replacen("SELECT ", "SELECT k.place, ", 1);
+    format!("{keys} {}", rest.replacen(" FROM ", " FROM k CROSS JOIN ", 1))
+}
+
+/// SQLite: as [`joined`], where a key may have several rows and the statement takes the first.
+fn one_of_several(one: &str, size: usize) -> String {
+    let keyed = of_keys(one);
+    let (columns, condition) = keyed.split_once(" WHERE ").unwrap_or((&keyed, ""));
+    let first = format!("{columns} ON m.id = (SELECT m.id FROM mappings m WHERE {condition})");
+    joined(&first, size)
+}
+
+async fn read(
+    storage: &Storage,
+    keyed: &'static Keyed,
+    keys: &[RowKey],
+) -> Result<Vec<AnyRow>, StorageError> {
+    let texts = keyed.texts(storage.dialect());
+    let several = SIZES.iter().zip(texts).find(|(size, _)| keys.len() <= **size);
+    let (size, text) = match several {
+        Some((size, text)) if keys.len() > 1 => (*size, text.as_str()),
+        Some(_) | None => (1, keyed.one),
+    };
+    let mut query = sqlx::query(text);
+    for place in 0..size {
+        // Nothing is stored under an empty text.
+        let key = keys.get(place);
+        query = query
+            .bind(key.map_or_else(String::new, |(application, _)| application.to_string()))
+            .bind(key.map_or("", |(_, side)| side));
+    }
+    let connection: &mut AnyConnection = &mut *storage.reader().await?;
+    Ok(query.fetch_all(connection).await?)
+}
+
+/// What was found, in the places of the keys.
+fn in_places<V>(keys: usize, rows: &[AnyRow], parse: impl Fn(&AnyRow) -> Found<V>) -> FoundMany<V> {
+    if keys == 1 {
+        return Ok(vec![rows.first().map_or(Ok(None), parse)]);
+    }
+    let mut found: Vec<Found<V>> = std::iter::repeat_with(|| Ok(None)).take(keys).collect();
+    for row in rows {
+        let place: usize = Columns::of("keys", row).number("place")?;
+        if let Some(found) = found.get_mut(place) {
+            *found = parse(row);
+        }
+    }
+    Ok(found)
+}
+
+/// Applications are few: each is a statement.
+async fn read_applications(storage: Storage, keys: Vec<Box<str>>) -> FoundMany<Arc<Application>> {
+    let mut connection = storage.reader().await?;
+    let mut found = Vec::with_capacity(keys.len());
+    for key in keys {
+        let application = applications::load(&mut connection, &key).await;
+        found.push(application.map(|application| application.map(Arc::new)));
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use sso_core::clock::Clock;
+use tokio::sync::Semaphore;
+
+use super::{
+    super::{DatabaseSettings, DatabaseUrl},
+    *,
+};
+
+async fn storage(folder: &std::path::Path) -> Storage {
+    let url = format!("sqlite:{}", folder.join("sso.db").display());
+    let settings = DatabaseSettings::new(DatabaseUrl::parse(&url).unwrap());
+    Storage::open(&settings, Clock::System).await.unwrap()
+}
+
+/// Reads that end one by one, when they are let.
+static GATE: Semaphore = Semaphore::const_new(0);
+static READS: AtomicUsize = AtomicUsize::new(0);
+static KEYS: AtomicUsize = AtomicUsize::new(0);
+
+fn gated(_: Storage, keys: Vec<u32>) -> BoxFuture<'static, FoundMany<u32>> {
+    Box::pin(async move {
+        READS.fetch_add(1, Ordering::SeqCst);
+        KEYS.fetch_add(keys.len(), Ordering::SeqCst);
+        assert!(keys.len() <= MOST);
+        GATE.acquire().await.unwrap().forget();
+        if keys.contains(&1000) {
+            return Err(StorageError::Unavailable("for all of them".to_owned()));
+        }
+        let one = |key: u32| match key % 7 {
+            0 => Err(StorageError::Gone),
+            1 => Ok(None),
+            _ => Ok(Some(key * 2)),
+        };
+        Ok(keys.into_iter().map(one).collect())
+    })
+}
+
+fn expected(key: u32) -> Found<u32> {
+    match key % 7 {
+        0 => Err(StorageError::Gone),
+        1 => Ok(None),
+        _ => Ok(Some(key * 2)),
+    }
+}
+
+async fn until(condition: impl Fn() -> bool) {
+    for _ in 0..10_000 {
+        if condition() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    panic!("it does not come about");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_that_come_together_are_few_statements_and_each_gets_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = storage(folder.path()).await;
+    let queue: Arc<Queue<u32, u32>> = Queue::new(gated);
+    let ask = |key: u32| {
+        let (queue, storage) = (Arc::clone(&queue), storage.clone());
+        tokio::spawn(async move { queue.load(&storage, key).await })
+    };
+    // The first two are alone; all others come while these are under way.
+    let alone = [ask(2), ask(3)];
+    until(|| READS.load(Ordering::SeqCst) == 2).await;
+    // Each key twice: read once. And some of those who ask go away.
+    let waiting: Vec<_> = (10..74).chain(10..74).map(|key| (key, ask(key))).collect();
+    let leaving: Vec<_> = (200..240).map(&ask).collect();
+    until(|| queue.waiting().asked.len() == 128 + 40).await;
+    assert_eq!(READS.load(Ordering::SeqCst), 2, "nothing more is read meanwhile");
+    for task in leaving {
+        task.abort();
+        let _ = task.await;
+    }
+    GATE.add_permits(2);
+    for (task, key) in alone.into_iter().zip([2, 3]) {
+        assert_eq!(task.await.unwrap(), expected(key));
+    }
+    until(|| READS.load(Ordering::SeqCst) == 4).await;
+    GATE.add_permits(100);
+    for (key, task) in waiting {
+        assert_eq!(task.await.unwrap(), expected(key));
+    }
+    // 64 keys that were asked for twice in a row: those that wait are not in the order of keys.
+    assert!(READS.load(Ordering::SeqCst) <= 2 + 6, "{READS:?}");
+    assert!(KEYS.load(Ordering::SeqCst) <= 2 + 2 * 64, "{KEYS:?}");
+    until(|| queue.waiting().under_way == 0).await;
+
+    // Whoever is first goes away in the middle of its read: those behind it get their turn.
+    GATE.forget_permits(1000);
+    let first = [ask(4), ask(5)];
+    until(|| queue.waiting().under_way == 2).await;
+    let behind = ask(6);
+    until(|| queue.waiting().asked.len() == 1).await;
+    for task in first {
+        task.abort();
+        let _ = task.await;
+    }
+    GATE.add_permits(100);
+    assert_eq!(behind.await.unwrap(), expected(6));
+
+    // A statement that fails is told to all.
+    GATE.forget_permits(1000);
+    let _first = [ask(4), ask(5)];
+    until(|| queue.waiting().under_way == 2).await;
+    let together = [1000, 1001, 1002].map(&ask);
+    until(|| queue.waiting().asked.len() == 3).await;
+    GATE.add_permits(100);
+    for outcome in join_all(together).await {
+        assert!(matches!(outcome.unwrap(), Err(StorageError::Unavailable(_))));
+    }
+    until(|| queue.waiting().under_way == 0).await;
+    storage.close().await;
+}
+
+#[test]
+fn keys_stand_in_their_places() {
+    assert_eq!(values(2), "(0, $1, $2), (1, $3, $4)");
+    let text = one_of_several(mappings::BY_ACCOUNT, 8);
+    assert!(text.starts_with("WITH k(place, application_id, side) AS (VALUES (0, $1, $2), "));
+    assert!(text.contains("SELECT k.place, m.id,"), "{text}");
+    assert!(text.contains(" FROM k CROSS JOIN mappings m ON m.id = (SELECT m.id FROM mappings m WHERE m.application_id = k.application_id AND m.account_key = k.side ORDER BY m.id LIMIT 1)"), "{text}");
+}
