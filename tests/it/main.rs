@@ -47,6 +47,8 @@ mod memory;
 #[cfg(test)]
 mod missing_groups;
 #[cfg(test)]
+mod overload;
+#[cfg(test)]
 mod pages;
 #[cfg(test)]
 mod payment_gateway;

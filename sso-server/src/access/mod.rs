@@ -239,7 +239,13 @@ impl Access {
         let caller = &call.caller;
         let sees_all = application.is_none() && self.is_affiliate_administrator(caller);
         if !sees_all {
-            self.require_role(role, call, action, name, application.as_deref())?;
+            let held = match &application {
+                Some(application) => self.holds_in(caller, role, application),
+                None => self.holds(caller, role, None),
+            };
+            if !held {
+                return Err(self.denied(role, call, action, Some(name), application.as_deref()));
+            }
         }
         application.ok_or_else(|| {
             let message =

@@ -131,10 +131,7 @@ impl Entered {
         match (admitted.as_mut().poll(context), request.take()) {
             (Poll::Pending, waiting) => {
                 *request = waiting;
-                return match self.wait(None) {
-                    Ok(()) => Poll::Pending,
-                    Err(refused) => Poll::Ready(refused),
-                };
+                return self.wait(None).map_or(Poll::Pending, Poll::Ready);
             }
             (Poll::Ready(Err(refusal)), _) => return Poll::Ready(self.turned_away(refusal)),
             (Poll::Ready(Ok(caller)), Some(request)) => self.go_in(caller, request),
@@ -184,21 +181,19 @@ impl Entered {
         let (id, path) = (self.request_id.as_u128(), path_of(self.row));
         let (answer, span) = LateSpan { make: span, id, caller, path }.around(work);
         if answer.is_pending()
-            && let Err(refused) = self.wait(Some(span))
+            && let Some(refused) = self.wait(Some(span))
         {
             return Poll::Ready(refused);
         }
         answer
     }
 
-    /// The request waits for something: from now on it takes a place and a seat, and has a limit.
-    ///
-    /// # Errors
-    /// The answer where there is no place or seat left.
-    fn wait(&mut self, span: Option<Result<Span, LateSpan>>) -> Result<(), Response<Body>> {
+    /// The request waits for something: from now on it takes a place and a seat, and has a limit. Gives
+    /// back the answer where there is no place or seat left.
+    fn wait(&mut self, span: Option<Result<Span, LateSpan>>) -> Option<Response<Body>> {
         let door = &self.connection.door;
         let overloaded = |why: String| {
-            Err(refusal(Reason::Overloaded, why, self.request_id).into_status().into_http())
+            Some(refusal(Reason::Overloaded, why, self.request_id).into_status().into_http())
         };
         let waits = match self.waits.take() {
             Some(waits) => waits,
@@ -223,7 +218,7 @@ impl Entered {
         if let (None, Some(made)) = (&waits.span, span) {
             waits.span = Some(made.unwrap_or_else(|late| late.span()));
         }
-        Ok(())
+        None
     }
 
     fn turned_away(&self, refusal: Refusal) -> Response<Body> {

@@ -362,6 +362,14 @@ impl KeySource {
         *self.failing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Reads the file as after a change.
+    #[cfg(test)]
+    pub(super) fn read_again(&self) {
+        if let KeyPlace::File(path) = &self.place {
+            self.take(read(path, &self.allowed));
+        }
+    }
+
     async fn refresh(&self) -> bool {
         let KeyPlace::Web { url, .. } = &self.place else { return true };
         let fetched = async {

@@ -407,3 +407,102 @@ async fn a_file_of_keys_is_read_again_and_a_bad_one_is_not() {
     stop.cancel();
     watching.await.unwrap();
 }
+
+#[tokio::test]
+async fn a_token_is_verified_once_while_nothing_changes() {
+    let issuer = Issuer::new();
+    let identity = issuer.identity();
+    let token = issuer.token(|_| {});
+    let first = identity.user_of_token(&token).await.unwrap();
+    assert!(Arc::ptr_eq(&first, &identity.user_of_token(&token).await.unwrap()));
+    // A clone has the same memory; another token of the same account is another one.
+    assert!(Arc::ptr_eq(&first, &identity.clone().user_of_token(&token).await.unwrap()));
+    let other = issuer.token(|claims| claims["x"] = json!(1));
+    assert!(!Arc::ptr_eq(&first, &identity.user_of_token(&other).await.unwrap()));
+    // One letter more or less is another token, too.
+    refusal(&identity, &token[..token.len() - 1]).await;
+
+    // The same keys read again are other ones.
+    let keys = identity.tokens[0].keys();
+    keys.read_again();
+    let again = identity.user_of_token(&token).await.unwrap();
+    assert!(!Arc::ptr_eq(&first, &again));
+    assert!(Arc::ptr_eq(&again, &identity.user_of_token(&token).await.unwrap()));
+
+    // A key that was taken away signs for nobody any more, from that moment on.
+    issuer.publish(&[issuer.jwk("one", &issuer.other)]);
+    keys.read_again();
+    assert!(refusal(&identity, &token).await.contains("signature"));
+    issuer.publish(&[issuer.jwk("two", &issuer.other)]);
+    keys.read_again();
+    refusal(&identity, &token).await;
+    issuer.publish(&[issuer.jwk("one", &issuer.key)]);
+    keys.read_again();
+    assert!(identity.user_of_token(&token).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_token_that_is_over_is_not_remembered() {
+    let issuer = Issuer::new();
+    let identity = issuer.identity();
+    let token = issuer.token(|_| {});
+    assert!(identity.user_of_token(&token).await.is_ok());
+    issuer.clock.advance(Duration::from_secs(300 + 59));
+    assert!(identity.user_of_token(&token).await.is_ok());
+    issuer.clock.advance(Duration::from_secs(1));
+    assert!(refusal(&identity, &token).await.contains("expired"));
+}
+
+#[tokio::test]
+async fn a_remembered_token_has_the_groups_of_now() {
+    let issuer = Issuer::new();
+    let (folder, groups) = groups("'DEV\\All' = ['IDP\\ann']\n");
+    let mut identity = issuer.identity();
+    identity.groups = Arc::clone(&groups);
+    let token = issuer.token(|_| {});
+    let of = |caller: &Caller| caller.groups.contains_key("dev\\all");
+    assert!(of(&identity.user_of_token(&token).await.unwrap()));
+    let stop = CancellationToken::new();
+    let watching = tokio::spawn(Arc::clone(&groups).watch(stop.clone()));
+    let before = identity.generation();
+    let file = folder.path().join("groups.toml");
+    fs::write(file, "version = 1\n[groups]\n'DEV\\All' = ['IDP\\bob']\n").unwrap();
+    while identity.generation() == before {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(!of(&identity.user_of_token(&token).await.unwrap()));
+    stop.cancel();
+    watching.await.unwrap();
+}
+
+#[tokio::test]
+async fn no_more_tokens_are_remembered_than_there_is_room_for() {
+    let issuer = Issuer::new();
+    let identity = issuer.identity();
+    let caller = identity.user_of_token(&issuer.token(|_| {})).await.unwrap();
+    let remembered = Remembered::default();
+    let source = &identity.tokens[0];
+    let (user, keys) = source.verify(&issuer.token(|_| {}), &issuer.clock).await.unwrap();
+    let verified = Verified {
+        source: Arc::clone(source),
+        keys,
+        generation: identity.generation(),
+        from: NOW,
+        until: user.until,
+        caller,
+    };
+    for number in 0..40_000 {
+        let print = Fingerprint::of(&number.to_string());
+        remembered.keep(print, verified.clone());
+        assert!(remembered.find(&print, identity.generation(), NOW).is_some());
+    }
+    assert!(remembered.len() <= 16 * 1024, "{}", remembered.len());
+    assert!(remembered.len() > 15 * 1024, "{}", remembered.len());
+    // What is over makes room first.
+    let later = verified.until;
+    let verified = Verified { from: later, until: later + Duration::from_secs(9), ..verified };
+    for number in 0..16 * 16 {
+        remembered.keep(Fingerprint::of(&format!("later {number}")), verified.clone());
+    }
+    assert!(remembered.len() <= 16 * 16, "{}", remembered.len());
+}
