@@ -23,8 +23,10 @@ use super::{
     schedule::{Schedule, counted_from},
 };
 
-/// Before a round every request in flight is answered for so long.
+/// Before a round, calls are made for so long.
 const WARM_UP: Duration = Duration::from_millis(500);
+/// All connections have to be there within this.
+const CONNECTED_WITHIN: Duration = Duration::from_secs(60);
 
 /// No two workers of a process ask for the same keys in the same order, in whichever round.
 static SEEDS: AtomicU64 = AtomicU64::new(1);
@@ -203,6 +205,8 @@ struct Worker {
     channel: Channel,
     part: usize,
     random: Random,
+    /// Of its connection.
+    first: bool,
 }
 
 /// The workers of a thread: it has every `threads`-th connection, and what is in flight is spread evenly
@@ -216,9 +220,10 @@ fn workers(round: &Round, number: usize, threads: usize) -> Vec<Worker> {
             let tls = caller.expect("certificates of a caller").clone();
             let channel =
                 connect_channel(&of.url, tls, ConnectOptions::default()).expect("an address");
-            for _ in (connection..of.in_flight).step_by(connections) {
+            for seat in (connection..of.in_flight).step_by(connections) {
                 let random = Random::new(SEEDS.fetch_add(1, Ordering::Relaxed));
-                workers.push(Worker { channel: channel.clone(), part, random });
+                let first = seat == connection;
+                workers.push(Worker { channel: channel.clone(), part, random, first });
             }
         }
     }
@@ -226,10 +231,10 @@ fn workers(round: &Round, number: usize, threads: usize) -> Vec<Worker> {
 }
 
 /// Connects, and runs every kind of call for a while. What may be sent only once is kept for the round,
-/// but for one of each worker.
+/// but for one of each connection.
 async fn warm_up(round: &Round, workers: &[Worker]) -> Result<(), String> {
     let end = Instant::now() + WARM_UP;
-    for worker in workers {
+    for worker in workers.iter().filter(|worker| worker.first) {
         if round.over.load(Ordering::Relaxed) {
             break;
         }
@@ -238,7 +243,7 @@ async fn warm_up(round: &Round, workers: &[Worker]) -> Result<(), String> {
             let Some(message) = job.payload.next(&worker.random) else { continue };
             tolerated(round, call(&worker.channel, &job.path, message).await)?;
         }
-        if Instant::now() > end + WARM_UP * 20 {
+        if Instant::now() > end + CONNECTED_WITHIN {
             return Err("the first calls take too long".to_owned());
         }
     }

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     postgres, raw,
-    system::{Database, System, programs},
+    system::{Database, System},
 };
 
 /// The application with configurations `C0000000`, `C0000001`, …
@@ -114,7 +114,7 @@ impl Stand {
         };
         let programs = match &wanted.programs {
             Some(folder) => Programs::in_folder(folder).expect("the programs"),
-            None => programs(),
+            None => Programs::beside_this_one().expect("the programs beside this one"),
         };
         let options = Options { timing: Timing::default(), ..Options::default() };
         let mut system = System::prepare_as(database, options, programs);
