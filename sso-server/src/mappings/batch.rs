@@ -207,7 +207,7 @@ impl Mappings {
         if entered.is_empty() {
             return Ok(());
         }
-        let mut transaction = self.storage.begin().await?;
+        let mut transaction = self.storage.begin_long().await?;
         for (application, items) in entered {
             let indexes = indexes(&items);
             let application = match self.hold(&mut transaction, call, action, &application).await {
