@@ -112,7 +112,7 @@ async fn a_backup_opens_every_row_or_the_rows_are_named() {
 async fn a_check_is_for_whoever_began_it_once_and_soon() {
     on_each(async |scene| {
         let stop = CancellationToken::new();
-        let (server, audit, _journal) = server(scene, &stop);
+        let (server, _audit, _journal) = server(scene, &stop);
         let (ann, bob) = (call("DEV\\ann"), call("DEV\\bob"));
         let reason = |error: Error| error.reason;
         assert_eq!(check(&server, "DEV\\eve", &[1]).await, Err(Reason::NotSsoAdministrator));
