@@ -101,11 +101,8 @@ impl Place {
             Step::Settle(server) => self.audits[server].0.settle().await,
             Step::Record(server, kind, caller, of) => {
                 let (audit, ..) = &self.audits[server];
-                let caller = Caller {
-                    account: Account::parse(CALLERS[caller]).unwrap(),
-                    groups: BTreeMap::new(),
-                    proof: Proof::Certificate,
-                };
+                let account = Account::parse(CALLERS[caller]).unwrap();
+                let caller = Caller::new(account, BTreeMap::new(), Proof::Certificate).into();
                 let call = Call { caller, request_id: Uuid::now_v7(), local: true };
                 let object = number.to_string();
                 let subject =
@@ -198,10 +195,9 @@ fn pages_over_rows_and_batches_of_two_servers_equal_one_list() {
 async fn what_a_batch_of_many_applications_holds_is_found() {
     for database in postgres::databases() {
         let place = Place::open(&database.url).await;
-        let caller = |number: usize| Caller {
-            account: Account::parse(&format!("DEV\\User {number}")).unwrap(),
-            groups: BTreeMap::new(),
-            proof: Proof::Certificate,
+        let caller = |number: usize| {
+            let account = Account::parse(&format!("DEV\\User {number}")).unwrap();
+            Caller::new(account, BTreeMap::new(), Proof::Certificate).into()
         };
         let (audit, ..) = &place.audits[0];
         for number in 0..60 {
