@@ -292,7 +292,7 @@ proptest! {
         prop_assert!(!row.is_of_account(of, &longer));
         prop_assert_eq!((row.read(), row.until(), row.generation()), (Tick::of(7), 9, Some(3)));
         let found = row.mapping().unwrap();
-        prop_assert_eq!(&found.mapping, &stored.mapping.clone().into());
+        prop_assert_eq!(&found.mapping, &stored.mapping.into());
         prop_assert_eq!(found.mapping.account.as_str(), account.as_str());
         prop_assert_eq!(found.mapping.account.key(), account.key());
         prop_assert_eq!(found.mapping.external_user.as_str(), user.as_str());

@@ -5,7 +5,9 @@ use std::time::Duration;
 use sqlx::{AnyConnection, any::Any};
 use sso_core::clock::Clock;
 
-use super::{Dialect, Storage, StorageError, Writers, group::Member, within};
+use super::{Dialect, Storage, StorageError, Writers, group::Member};
+
+const STOPPING: &str = "the server is stopping";
 
 /// A transaction open for longer is undone at its commit. The change feed waits for a missing
 /// number longer than this and the limits of PostgreSQL statements together (see `changes`). On SQLite
@@ -51,9 +53,17 @@ impl Storage {
         let inner = match &self.writers {
             Writers::Sqlite(group, _) => Inner::Sqlite(group.begin(long).await?),
             Writers::Postgres(writers) => {
-                let _place = self.waiting.enter()?;
-                let begin = writers.begin_with(self.dialect().begin_write());
-                Inner::Postgres(within(&self.runtime, begin).await?)
+                let (place, writers) = (self.waiting.enter()?, writers.clone());
+                let text = self.dialect().begin_write();
+                // A begin that is dropped half-way leaves the connection inside of a transaction that the
+                // driver does not know of, and what the next one commits by a statement of its own would
+                // be undone with it. So it goes on to its end, whoever waits for it, and is undone then.
+                let begin = self.runtime.spawn(async move {
+                    let _place = place;
+                    writers.begin_with(text).await
+                });
+                let begun = begin.await;
+                Inner::Postgres(begun.map_err(|_| StorageError::Unavailable(STOPPING.into()))??)
             }
         };
         let clock = self.clock.clone();

@@ -178,9 +178,11 @@ fn what_was_deleted_and_made_again_does_not_get_its_old_credentials_back() {
                 ask(system, "admin", "Applications/Delete", &gone).await.expect("deleted");
             assert!(deleted.existed);
             create_application(system, application("Ind", Kind::Individual)).await;
-            for who in everywhere {
-                assert_eq!(look_up(system, who, "Ind", false).await, Err(R::MappingNotFound));
-            }
+            assert_eq!(look_up(system, "user", "Ind", false).await, Err(R::MappingNotFound));
+            until("the old application is forgotten", Err(R::MappingNotFound), async || {
+                look_up(system, "user@2", "Ind", false).await
+            })
+            .await;
             make().await;
             sqlx::query(forge).bind(&sealed[..]).execute(&mut database).await.expect("forged");
             for who in everywhere {

@@ -107,7 +107,8 @@ async fn of_many_writers_exactly_what_was_acknowledged_is_there() {
                         let ticket = Uuid::now_v7();
                         let writing = write(&storage, by, ticket, random % 6);
                         // One of four is dropped at some point.
-                        let polls = if random % 4 == 0 { random / 64 % 12 } else { u64::MAX };
+                        let polls =
+                            if random.is_multiple_of(4) { random / 64 % 12 } else { u64::MAX };
                         let fate = match at_most(polls, writing).await {
                             Some(fate) => fate.unwrap(),
                             None => Fate::Unknown,
