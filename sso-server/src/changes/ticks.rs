@@ -25,7 +25,7 @@ use zerocopy::FromZeros as _;
 use crate::{model::ApplicationId, storage::Change};
 
 /// How long what is remembered is served after the feed was last read to its end. The feed is read
-/// every [`super::INTERVAL`] at the latest, so that a few reads may fail or be late before it matters,
+/// every quarter of a second at the latest, so that a few reads may fail or be late before it matters,
 /// and a server that is cut off from the database still refuses within seconds what was revoked
 /// elsewhere.
 pub const FRESH: Duration = Duration::from_secs(2);

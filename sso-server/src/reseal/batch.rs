@@ -48,14 +48,19 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// Begins with the rows that follow these, if any do, and if these are not so large that two batches
-    /// would fill the memory.
-    pub(super) fn of(prepared: &Prepared, storage: &Storage, keys: &Resealing) -> Option<Self> {
+    /// Begins with so many of the rows that follow these, if any do, and if these are not so large that
+    /// two batches would fill the memory.
+    pub(super) fn of(
+        prepared: &Prepared,
+        rows: u32,
+        storage: &Storage,
+        keys: &Resealing,
+    ) -> Option<Self> {
         let after = Some(prepared.batch.next.clone()?);
         if prepared.resealed.iter().map(|row| row.after.len()).sum::<usize>() > LARGE {
             return None;
         }
-        let wanted = Wanted { after, ..prepared.wanted.clone() };
+        let wanted = Wanted { after, rows, ..prepared.wanted.clone() };
         let preparing = prepare(storage.clone(), keys.clone(), wanted.clone());
         let preparing = AbortOnDropHandle::new(tokio::spawn(preparing));
         Some(Self { wanted, active: keys.active(), preparing })

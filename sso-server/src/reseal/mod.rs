@@ -302,7 +302,7 @@ impl Resealer {
             Some(ahead) => ahead.prepared().await?,
             None => batch::prepare(self.storage.clone(), keys.clone(), wanted).await?,
         };
-        self.ahead = Ahead::of(&prepared, &self.storage, &keys);
+        self.ahead = Ahead::of(&prepared, rows, &self.storage, &keys);
         let batch = batch::write(&self.storage, &self.clock, &lease, prepared).await?;
         let now = self.clock.instant();
         if batch.lost {
