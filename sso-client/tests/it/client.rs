@@ -58,7 +58,6 @@ async fn an_answer_of_the_service_is_final() {
         (Reason::MasterSecretMissing, "unavailable", 69),
         (Reason::Internal, "fault", 1),
         (Reason::NotSsoAdministrator, "denied", 77),
-        (Reason::Overloaded, "unavailable", 69),
     ]
     .into_iter()
     .enumerate()
@@ -69,6 +68,20 @@ async fn an_answer_of_the_service_is_final() {
         assert_eq!(error.refusal().unwrap().reason, reason.as_str());
         assert_eq!(fake.calls(), number + 1, "{reason:?} was tried again");
     }
+}
+
+#[tokio::test]
+async fn a_read_comes_again_to_a_busy_server_and_a_change_does_not() {
+    let fake = Fake::start().await;
+    let client = fake.client();
+    fake.answer(Answer::Refuse(Reason::Overloaded));
+    let error = client.system().status().await.unwrap_err();
+    assert_eq!((error.kind(), error.exit_code()), ("unavailable", 69));
+    assert_eq!(error.refusal().unwrap().reason, Reason::Overloaded.as_str());
+    let tries = 1 + usize::try_from(sso_client::RetryPolicy::default().retries).unwrap();
+    assert_eq!(fake.calls(), tries);
+    client.system().enable().await.unwrap_err();
+    assert_eq!(fake.calls(), tries + 1);
 }
 
 #[tokio::test]
