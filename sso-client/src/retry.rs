@@ -79,15 +79,18 @@ pub(crate) fn is_connection_failure(status: &Status) -> bool {
     no_answer && status.get_details_error_info().is_none() && !connector::is_trust_failure(status)
 }
 
-/// The HTTP/2 library tells a closing connection only in words.
+/// Whether the connection was closing in good order: what was not sent any more, or came after the last
+/// request that the server takes (RFC 9113, 6.8).
 fn is_going_away(status: &Status) -> bool {
     let mut next = status.source();
     while let Some(error) = next {
-        let words = error.to_string().to_ascii_lowercase();
-        if ["go away", "goaway", "operation was canceled", "connection closed", "no error"]
-            .iter()
-            .any(|sign| words.contains(sign))
-        {
+        let not_sent = error
+            .downcast_ref::<hyper::Error>()
+            .is_some_and(|it| it.is_canceled() || it.is_closed());
+        let not_taken = error
+            .downcast_ref::<h2::Error>()
+            .is_some_and(|it| it.is_go_away() && it.reason() == Some(h2::Reason::NO_ERROR));
+        if not_sent || not_taken {
             return true;
         }
         next = error.source();

@@ -9,8 +9,9 @@ mod tests {
     use std::{
         collections::HashSet,
         convert::Infallible,
+        error::Error,
         future::Future,
-        io,
+        io, iter,
         net::SocketAddr,
         num::NonZeroUsize,
         path::Path,
@@ -209,6 +210,14 @@ mod tests {
         assert_eq!(running.serving.load(), [2, 2, 2]);
     }
 
+    fn was_not_taken(status: &Status) -> bool {
+        let sources = iter::successors(status.source(), |&error| error.source());
+        status.code() == Code::Cancelled
+            || sources.filter_map(|error| error.downcast_ref::<h2::Error>()).any(|error| {
+                error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR)
+            })
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn an_old_connection_is_asked_to_go_and_no_request_is_lost() {
         tls::install_provider();
@@ -231,8 +240,9 @@ mod tests {
                         seen.insert(connection);
                         answered += 1;
                     }
-                    // The library of the client has it, and its connection is closing: it was not sent.
-                    Err(status) => assert_eq!(status.code(), Code::Cancelled, "{status:?}"),
+                    // The library of the client has it, and its connection is closing: it was not sent,
+                    // or came after the last one that the server takes.
+                    Err(status) => assert!(was_not_taken(&status), "{status:?}"),
                 }
             }
         };
@@ -319,7 +329,8 @@ mod tests {
         // Over the socket not one byte comes, not even of the transport.
         let mut bare = UnixStream::connect(&socket).await.unwrap();
         let hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
-        tokio::io::AsyncWriteExt::write_all(&mut bare, hello).await.unwrap();
+        // The server has something to say first, and may have ended it before this is sent.
+        let _ = tokio::io::AsyncWriteExt::write_all(&mut bare, hello).await;
         let mut read = Vec::new();
         let reading = tokio::io::AsyncReadExt::read_to_end(&mut bare, &mut read);
         let reading = tokio::time::timeout(LONG, reading).await.expect("the connection ends");

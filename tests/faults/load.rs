@@ -27,6 +27,8 @@ const SETTLED: Duration = Duration::from_secs(20);
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Between two calls of one worker.
 const PACE: Duration = Duration::from_millis(25);
+/// How long a server may answer from memory what another one has changed (docs/operations.md).
+const BEHIND: Duration = Duration::from_secs(2);
 /// After one that failed.
 const BREATH: Duration = Duration::from_millis(100);
 
@@ -117,8 +119,8 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// At each server a writer, a reader and a redeemer of each kind; what is written at one is read
-    /// at the next.
+    /// At each server a writer, readers and a redeemer of each kind; what is written at one is read
+    /// there, where every read has the newest, and at the next.
     pub(crate) fn start(
         system: &System,
         runtime: &Runtime,
@@ -138,17 +140,19 @@ impl Load {
                 let profile = if server == 1 { who.to_owned() } else { format!("{who}-{server}") };
                 system.client(&profile).with_deadline(DEADLINE)
             };
-            let (writer, reader) = (at("app-admin", server), at("user", other));
+            let writer = at("app-admin", server);
             let identifier = format!("one-{server}");
             load.writes(runtime, &identifier.clone(), move |number| {
                 let (writer, identifier) = (writer.clone(), identifier.clone());
                 async move { set(&writer, &identifier, number).await }
             });
-            let identifier = format!("one-{server}");
-            load.reads(runtime, &identifier.clone(), move || {
-                let (reader, identifier) = (reader.clone(), identifier.clone());
-                async move { get(&reader, &identifier).await }
-            });
+            for (reader, behind) in [(server, Duration::ZERO), (other, BEHIND)] {
+                let (reader, identifier) = (at("user", reader), format!("one-{server}"));
+                load.reads(runtime, (&identifier.clone(), behind), move || {
+                    let (reader, identifier) = (reader.clone(), identifier.clone());
+                    async move { get(&reader, &identifier).await }
+                });
+            }
             let (writer, reader) = (at("app-admin", server), at("user", other));
             let application = signed_on(server);
             load.writes(runtime, &application.clone(), move |number| {
@@ -159,7 +163,7 @@ impl Load {
                 }
             });
             let application = signed_on(server);
-            load.reads(runtime, &application.clone(), move || {
+            load.reads(runtime, (&application.clone(), Duration::ZERO), move || {
                 let (reader, application) = (reader.clone(), application.clone());
                 async move {
                     let found = reader.lookup().credentials(&application, true).await?;
@@ -209,14 +213,18 @@ impl Load {
         });
     }
 
-    fn reads<R>(&mut self, runtime: &Runtime, object: &str, read: impl Fn() -> R + Send + 'static)
-    where
+    fn reads<R>(
+        &mut self,
+        runtime: &Runtime,
+        (object, behind): (&str, Duration),
+        read: impl Fn() -> R + Send + 'static,
+    ) where
         R: Future<Output = Result<Option<u64>, ClientError>> + Send,
     {
         let object = object.to_owned();
-        let worker = format!("reader of {object}");
+        let worker = format!("reader of {object}, {behind:?} behind");
         self.spawn(runtime, &worker, move || {
-            let operation = Operation::Read { object: object.clone() };
+            let operation = Operation::Read { object: object.clone(), behind };
             let answer = read();
             async move { (operation, Outcome::of(answer.await)) }
         });

@@ -27,6 +27,8 @@ pub enum Operation {
     Read {
         /// Which object.
         object: String,
+        /// How much older than what was acknowledged the answer may be: a server remembers.
+        behind: Duration,
     },
     /// To redeem a ticket that is good for one time.
     Redeem {
@@ -224,7 +226,7 @@ impl History {
         for entry in entries.iter() {
             found.extend(bad_error(entry, &faults, grace));
             match &entry.operation {
-                Operation::Write { object, .. } | Operation::Read { object } => {
+                Operation::Write { object, .. } | Operation::Read { object, .. } => {
                     objects.entry(object).or_default().push(entry);
                 }
                 Operation::Redeem { ticket } => {
@@ -311,14 +313,16 @@ fn bad_values(object: &str, entries: &[&Entry]) -> Vec<String> {
         .collect();
     let mut found = Vec::new();
     for read in entries {
-        let (Operation::Read { .. }, Outcome::Done(number)) = (&read.operation, &read.outcome)
+        let (Operation::Read { behind, .. }, Outcome::Done(number)) =
+            (&read.operation, &read.outcome)
         else {
             continue;
         };
         let number = number.unwrap_or_default();
         let acknowledged = writes
             .iter()
-            .filter(|(_, it)| it.ended <= read.began && matches!(it.outcome, Outcome::Done(_)))
+            .filter(|(_, it)| it.ended.saturating_add(*behind) <= read.began)
+            .filter(|(_, it)| matches!(it.outcome, Outcome::Done(_)))
             .map(|(number, _)| *number)
             .max();
         if let Some(acknowledged) = acknowledged.filter(|it| number < *it) {
@@ -356,7 +360,11 @@ mod tests {
     }
 
     fn read(history: &History, number: u64) {
-        let operation = Operation::Read { object: "one".into() };
+        read_behind(history, number, Duration::ZERO);
+    }
+
+    fn read_behind(history: &History, number: u64, behind: Duration) {
+        let operation = Operation::Read { object: "one".into(), behind };
         history.record("reader", operation, history.now(), Outcome::Done(Some(number)));
     }
 
@@ -393,6 +401,13 @@ mod tests {
         write(&lost, 2, Outcome::Done(None));
         read(&lost, 1);
         assert!(lost.faulty(GRACE)[0].contains("2 was acknowledged before"));
+        let remembered = History::default();
+        write(&remembered, 1, Outcome::Done(None));
+        write(&remembered, 2, Outcome::Done(None));
+        read_behind(&remembered, 1, Duration::from_secs(60));
+        assert_eq!(remembered.faulty(GRACE), [""; 0]);
+        read_behind(&remembered, 1, Duration::ZERO);
+        assert!(remembered.faulty(GRACE)[0].contains("2 was acknowledged before"));
 
         let invented = History::default();
         read(&invented, 7);
