@@ -2,6 +2,7 @@
 
 pub mod accounting;
 pub mod call;
+pub mod callgrind;
 pub mod drive;
 pub mod fill;
 pub mod report;

@@ -8,6 +8,7 @@
 )]
 
 mod figures;
+mod instructions;
 mod options;
 mod rotation;
 mod run;
@@ -43,6 +44,7 @@ fn dispatch(command: Command) -> Result<(), String> {
         Command::Memory(options) => figures::memory(&options),
         Command::Overload(options) => figures::overload(&options),
         Command::Rotation(options) => rotation::rotation(&options),
+        Command::Instructions(options) => instructions::instructions(&options),
         Command::Compare { before, after } => {
             println!("{}", Report::read(&after)?.beside(&Report::read(&before)?));
             Ok(())

@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Overload(OverloadOptions),
     /// Rotates the master secret, beside bare batches of `UPDATE` of a copy of the same rows.
     Rotation(RotationOptions),
+    /// Counts instructions and allocations of the server for a request, with callgrind.
+    Instructions(InstructionsOptions),
     /// Serves the bare echo; `run` starts it by itself.
     #[command(hide = true)]
     Echo {
@@ -182,6 +184,28 @@ pub(crate) struct MemoryOptions {
     /// Watchers.
     #[arg(long, default_value_t = 10_000)]
     pub(crate) watchers: usize,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct InstructionsOptions {
+    #[command(flatten)]
+    pub(crate) stand: StandOptions,
+    #[command(flatten)]
+    pub(crate) report: ReportOptions,
+    /// What is asked; several: one after the other.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_parser = workload,
+        default_value = "get-configuration,get-credentials,issue,redeem"
+    )]
+    pub(crate) workload: Vec<Workload>,
+    /// How many requests are counted.
+    #[arg(long, default_value_t = 2000)]
+    pub(crate) requests: u64,
+    /// Folder that keeps what callgrind wrote.
+    #[arg(long)]
+    pub(crate) dumps: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Args)]

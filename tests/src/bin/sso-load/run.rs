@@ -88,7 +88,8 @@ fn run_on(options: &RunOptions, stand: &mut Stand, report: &mut Report) -> Resul
     Ok(())
 }
 
-fn touched(workloads: &[Workload]) -> Vec<&'static str> {
+/// The applications that the workloads need filled.
+pub(crate) fn touched(workloads: &[Workload]) -> Vec<&'static str> {
     let mut touched: Vec<_> =
         workloads.iter().flat_map(|it| it.touches().iter().copied()).collect();
     touched.sort_unstable();
