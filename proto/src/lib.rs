@@ -19,6 +19,13 @@ pub use event::{Event, Severity};
 pub use reason::Reason;
 pub use refusal::{Refusal, retry_after};
 
+/// Header of an answer: the number of the last change that the request made, in decimal.
+pub const CHANGE_HEADER: &str = "x-sso-change";
+
+/// Header of a request: what it reads is to be no older than the change of this number, in decimal, on
+/// whichever server that was made.
+pub const AT_LEAST_CHANGE_HEADER: &str = "x-sso-at-least-change";
+
 /// The encoded `FileDescriptorSet` of every file of this crate, for reflection and for tests that
 /// walk over all methods.
 pub const FILE_DESCRIPTOR_SET: &[u8] =

@@ -182,8 +182,10 @@ reasons! {
     KeystoreNotWritten = "KEYSTORE_NOT_WRITTEN", Unavailable, Some(10526), "The keystore cannot be written; it is what it was.";
     DatabaseUnavailable = "DATABASE_UNAVAILABLE", Unavailable, Some(10785), "The database cannot be reached or cannot be written.";
     AuditUnavailable = "AUDIT_UNAVAILABLE", Unavailable, None, "The audit record cannot be written, so the request is refused.";
+    ChangeNotSeen = "CHANGE_NOT_SEEN", Unavailable, None, "The database of this server does not have the change that the request asks for.";
     ServerStopping = "SERVER_STOPPING", Unavailable, None, "This server is stopping; another one, or this one in a moment, goes on.";
     Overloaded = "OVERLOADED", ResourceExhausted, None, "Too many requests at once.";
+    QuotaExceeded = "QUOTA_EXCEEDED", ResourceExhausted, None, "The account asks more often than the quota of this server allows.";
     SealedValueDamaged = "SEALED_VALUE_DAMAGED", DataLoss, Some(10778), "A stored value does not open: it was changed, truncated or moved.";
     StoredRowDamaged = "STORED_ROW_DAMAGED", DataLoss, None, "A row of the database holds what this service cannot have written.";
     GenerationMissing = "GENERATION_MISSING", DataLoss, Some(10815), "A stored value was sealed under a generation this server does not hold.";

@@ -1,15 +1,25 @@
 //! The connection: one channel, deadlines, retries of reads.
 
-use std::{future::Future, path::Path, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use sso_core::{
     connector::{ClientTls, ConnectOptions, connect_channel, connect_local, local_path},
     settings::secret_file,
     tls::TlsError,
 };
+use sso_proto::{AT_LEAST_CHANGE_HEADER, CHANGE_HEADER, Reason};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status, metadata::AsciiMetadataValue, transport::Channel};
+use tonic_types::StatusExt as _;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -32,6 +42,8 @@ pub struct Client {
     token_file: Option<Arc<Path>>,
     deadline: Duration,
     retry: RetryPolicy,
+    /// The number of the last change known to this client and those it shares this with; 0 before.
+    last_change: Arc<AtomicU64>,
 }
 
 /// What keeps certificates and revocation lists fresh while a clone of the client lives.
@@ -88,6 +100,7 @@ impl Client {
             addr: profile.addr.as_str().into(),
             deadline: DEADLINE,
             retry: RetryPolicy::default(),
+            last_change: Arc::default(),
         })
     }
 
@@ -102,6 +115,32 @@ impl Client {
     #[must_use]
     pub fn with_retry(mut self, retry: RetryPolicy) -> Self {
         self.retry = retry;
+        self
+    }
+
+    /// The same connection, for the same changes: what the other client wrote, this one reads, though it may
+    /// talk to another server. By itself a client reads only what it wrote itself, on whichever server it
+    /// ends up.
+    #[must_use]
+    pub fn sharing_changes_with(mut self, other: &Self) -> Self {
+        other.last_change.fetch_max(self.last_change(), Ordering::Relaxed);
+        self.last_change = Arc::clone(&other.last_change);
+        self
+    }
+
+    /// The number of the last change that this client knows of: of those that it made, and those that it was
+    /// told of; 0 before the first one. Whoever is told of it reads what is no older with
+    /// [`Self::at_least`].
+    #[must_use]
+    pub fn last_change(&self) -> u64 {
+        self.last_change.load(Ordering::Relaxed)
+    }
+
+    /// From now on reads of this client and its clones are no older than the change of this number, made by
+    /// anybody on any server of the same database.
+    #[must_use]
+    pub fn at_least(self, change: u64) -> Self {
+        self.last_change.fetch_max(change, Ordering::Relaxed);
         self
     }
 
@@ -187,9 +226,10 @@ impl Client {
         self.ready(until).await;
         let mut attempt = 0;
         loop {
+            let sent = self.last_change();
             let request = self.request(message.clone(), until)?;
             let call = call(self.channel.clone(), request);
-            let status = match self.wait(until, call, false).await? {
+            let status = match self.wait(until, call, (sent, false)).await? {
                 Ok(answer) => return Ok(answer),
                 Err(status) => status,
             };
@@ -214,8 +254,9 @@ impl Client {
     {
         let until = Instant::now() + self.deadline;
         self.ready(until).await;
+        let sent = self.last_change();
         let request = self.request(message, until)?;
-        self.wait(until, call(self.channel.clone(), request), true)
+        self.wait(until, call(self.channel.clone(), request), (sent, true))
             .await?
             .map_err(|status| ClientError::from_status(&status, &self.addr, true))
     }
@@ -231,11 +272,12 @@ impl Client {
     {
         let until = Instant::now() + self.deadline;
         self.ready(until).await;
+        let sent = self.last_change();
         let request =
             self.identified(message).map_err(|error| Status::unauthenticated(error.to_string()))?;
         let opening = call(self.channel.clone(), request);
         match timeout_at(until, opening).await {
-            Ok(answer) => answer.map(Response::into_inner),
+            Ok(answer) => self.noted(answer, sent),
             Err(_) => Err(Status::deadline_exceeded("no answer in time")),
         }
     }
@@ -265,6 +307,10 @@ impl Client {
     /// A request with the token of the moment, where there is one: it may have been replaced.
     fn identified<Q>(&self, message: Q) -> Result<Request<Q>, TlsError> {
         let mut request = Request::new(message);
+        let change = self.last_change();
+        if change > 0 {
+            request.metadata_mut().insert(AT_LEAST_CHANGE_HEADER, change.into());
+        }
         let Some(file) = &self.token_file else { return Ok(request) };
         let token = secret_file(file).map_err(TlsError::Lax)?;
         let unusable = |problem: &str| TlsError::Content {
@@ -282,15 +328,39 @@ impl Client {
         Ok(request)
     }
 
+    /// The answer, whose number is noted. Where the number that was `sent` is gone, as after a restore, one
+    /// call is told so, and the next ones take the database as it is.
+    fn noted<A>(&self, answer: Result<Response<A>, Status>, sent: u64) -> Result<A, Status> {
+        match answer {
+            Ok(answer) => {
+                let value = answer.metadata().get(CHANGE_HEADER);
+                let value = value.and_then(|value| value.to_str().ok());
+                if let Some(change) = value.and_then(|text| text.parse().ok()) {
+                    self.last_change.fetch_max(change, Ordering::Relaxed);
+                }
+                Ok(answer.into_inner())
+            }
+            Err(status) => {
+                let info = status.get_details_error_info();
+                if info.is_some_and(|info| info.reason == Reason::ChangeNotSeen.as_str()) {
+                    // A lower one may have been noted since.
+                    let (order, otherwise) = (Ordering::Relaxed, Ordering::Relaxed);
+                    let _ = self.last_change.compare_exchange(sent, 0, order, otherwise);
+                }
+                Err(status)
+            }
+        }
+    }
+
     /// Waits for the answer no longer than the deadline, however long connecting takes.
     async fn wait<A>(
         &self,
         until: Instant,
         call: impl Future<Output = Result<Response<A>, Status>>,
-        change: bool,
+        (sent, change): (u64, bool),
     ) -> Result<Result<A, Status>, ClientError> {
         match timeout_at(until, call).await {
-            Ok(answer) => Ok(answer.map(Response::into_inner)),
+            Ok(answer) => Ok(self.noted(answer, sent)),
             Err(_) => Err(ClientError::Unreachable {
                 addr: self.addr.to_string(),
                 reason: format!("no answer within {:?}", self.deadline),

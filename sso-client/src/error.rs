@@ -344,9 +344,11 @@ fn hint(reason: Reason) -> Option<&'static str> {
             "'sso secret status' shows which master is the primary, and in which epoch"
         }
         Reason::MasterSecretForeign => "the server's settings name the master of another system",
-        Reason::Overloaded | Reason::DatabaseUnavailable | Reason::AuditUnavailable => {
-            "nothing was done; try again later"
-        }
+        Reason::Overloaded
+        | Reason::QuotaExceeded
+        | Reason::DatabaseUnavailable
+        | Reason::AuditUnavailable => "nothing was done; try again later",
+        Reason::ChangeNotSeen => "nothing was done; the same again takes the database as it is",
         Reason::SealedValueDamaged | Reason::GenerationMissing => {
             "write the value anew, or restore the database or the master secret from a backup"
         }

@@ -214,7 +214,9 @@ mod tests {
         let sources = iter::successors(status.source(), |&error| error.source());
         status.code() == Code::Cancelled
             || sources.filter_map(|error| error.downcast_ref::<h2::Error>()).any(|error| {
-                error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR)
+                error.is_go_away()
+                    && error.is_remote()
+                    && error.reason() == Some(h2::Reason::NO_ERROR)
             })
     }
 

@@ -159,7 +159,12 @@ impl Explain {
         let is_group = known.is_none();
         let caller = known.unwrap_or_else(|| alone(account.clone()));
         // As from the machine of the server: where it is asked from is not known.
-        let call = Call { caller: Arc::new(caller), request_id: asker.request_id, local: true };
+        let call = Call {
+            caller: Arc::new(caller),
+            request_id: asker.request_id,
+            local: true,
+            change: None,
+        };
         let (steps, mapping) = (Vec::new(), None);
         let mut inquiry = Inquiry { access, limited, action, call, application, steps, mapping };
         if is_group {

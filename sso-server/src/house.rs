@@ -60,6 +60,8 @@ pub struct House {
     pub sealed_rows: SealedRowsCheck,
     /// The system as a whole.
     pub system: System,
+    /// What was changed, here and on other servers.
+    pub changes: Changes,
     /// Tells the time.
     pub clock: Clock,
 }
@@ -211,7 +213,7 @@ impl House {
                 access: Arc::clone(&access),
                 audit: audit.clone(),
                 storage,
-                changes,
+                changes: changes.clone(),
                 master,
                 identity: Arc::clone(&identity),
                 clock: clock.clone(),
@@ -221,6 +223,7 @@ impl House {
             identity,
             access,
             audit,
+            changes,
             clock,
         })
     }

@@ -131,9 +131,7 @@ impl Principals {
         }
         let subject = Subject { object: account.as_str(), ..Subject::default() };
         self.audit.record(&mut transaction, call, Action::PrincipalForget, subject).await?;
-        transaction.insert_change(Change::System, self.clock.now()).await?;
-        transaction.commit().await?;
-        self.changes.made(Change::System);
+        self.changes.commit(transaction, Some(call), Change::System, self.clock.now()).await?;
         Ok(true)
     }
 

@@ -185,7 +185,8 @@ pub async fn run(settings: Settings, metrics: Metrics) -> Result<(), ServerError
     let others = others(health, settings.reflection)?;
     let certificates = Arc::clone(&parts.tls);
     let count = lanes.handles().len();
-    let door = Door::new(&house, certificates, &others, count, settings.max_requests);
+    let door =
+        Door::new(&house, certificates, &others, count, settings.max_requests, settings.quota);
     let before_write = house.audit.before_write();
     let serving = Serving::new(&lanes, settings.connection_age, before_write, stages.draining());
     let serving = serve(serving, door, listener, local, Arc::clone(&parts.tls));

@@ -18,6 +18,7 @@ use sso_core::{
 };
 
 use crate::{
+    api::QuotaSettings,
     assertion::AssertionSettings,
     audit::{AuditSection, AuditSettings},
     cache::CacheSettings,
@@ -70,6 +71,8 @@ pub struct Settings {
     pub reseal: ResealSettings,
     /// How much is remembered.
     pub cache: CacheSettings,
+    /// How often one account may ask.
+    pub quota: QuotaSettings,
     /// Who clients are.
     pub identity: Identity,
     /// The administrators of a new system.
@@ -109,6 +112,8 @@ struct File {
     reseal: ResealSettings,
     #[serde(default)]
     cache: CacheSettings,
+    #[serde(default)]
+    quota: QuotaSettings,
     identity: IdentitySection,
     initial: InitialSection,
     assertion: Option<AssertionSettings>,
@@ -214,6 +219,7 @@ impl Settings {
             audit,
             reseal: file.reseal,
             cache: file.cache,
+            quota: file.quota,
             identity,
             initial,
             assertion: file.assertion,

@@ -305,9 +305,7 @@ impl System {
         let subject = Subject { object: &server, detail: &detail, ..Subject::default() };
         let action = Action::ServerSettingsUpdate;
         self.audit.record(&mut transaction, call, action, subject).await?;
-        transaction.insert_change(Change::System, now).await?;
-        transaction.commit().await?;
-        self.changes.made(Change::System);
+        self.changes.commit(transaction, Some(call), Change::System, now).await?;
         Ok((server, after))
     }
 
@@ -432,11 +430,9 @@ impl System {
     ) -> Result<(), Error> {
         let subject = Subject { detail, ..Subject::default() };
         self.audit.record(&mut transaction, call, action, subject).await?;
-        transaction.insert_change(Change::System, self.clock.now()).await?;
-        transaction.commit().await?;
+        self.changes.commit(transaction, Some(call), Change::System, self.clock.now()).await?;
         announce::system(call, &self.access.global(), &global);
         self.access.adopt(global, at);
-        self.changes.made(Change::System);
         Ok(())
     }
 }

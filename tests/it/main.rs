@@ -55,6 +55,8 @@ mod payment_gateway;
 #[cfg(test)]
 mod python;
 #[cfg(test)]
+mod read_your_writes;
+#[cfg(test)]
 mod refusals;
 #[cfg(test)]
 mod renewals;

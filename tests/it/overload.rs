@@ -2,6 +2,7 @@
 
 use std::{fs, sync::Arc, time::Duration};
 
+use prost::Message as _;
 use sso_proto::{Reason, Refusal, v1};
 use sso_tests::{
     raw,
@@ -62,10 +63,14 @@ async fn status(system: &System, who: &str) -> Result<v1::GetServerStatusRespons
 
 /// A system whose server takes so many requests that wait.
 fn system(most: usize) -> System {
+    system_with(|settings| format!("max_requests = {most}\n{settings}"))
+}
+
+fn system_with(change: impl FnOnce(&str) -> String) -> System {
     let mut system = System::prepare(Database::Sqlite, 1, Timing::default());
     let path = system.installation().server_settings(1);
     let text = fs::read_to_string(&path).expect("settings");
-    fs::write(&path, format!("max_requests = {most}\n{text}")).expect("settings");
+    fs::write(&path, change(&text)).expect("settings");
     system.start_master();
     system.start_server(1);
     system
@@ -125,4 +130,41 @@ async fn no_account_takes_more_than_its_share() {
     status(&system, "user").await.expect("an answer");
     status(&system, "admin").await.expect("an answer");
     assert!(others.requests.try_join_next().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_beyond_its_quota_is_told_when_to_come_back_and_nobody_else_is() {
+    let quota = "[quota]\nrequests_per_second = 2\nburst = 5\n";
+    let system = system_with(|settings| format!("{settings}\n{quota}"));
+    let mut refused = None;
+    // More than a burst and what a second or two give.
+    for _ in 0..50 {
+        if let Err(status) = asked(&system, "user").await {
+            refused = Some(status);
+            break;
+        }
+    }
+    let status = refused.expect("a refusal");
+    assert_eq!(status.code(), tonic::Code::ResourceExhausted, "{status:?}");
+    let refusal = Refusal::from_status(&status).expect("a reason");
+    assert_eq!(refusal.reason, Reason::QuotaExceeded);
+    assert!(refusal.message.contains("DEV\\user may send 2 requests a second"), "{refusal:?}");
+    let pause = refusal.retry_after.expect("a time");
+    assert!(!pause.is_zero() && pause <= Duration::from_secs(1), "{pause:?}");
+    for who in ["app-admin", "host"] {
+        asked(&system, who).await.expect("an answer");
+    }
+    // A client that waits as it is told gets its answer.
+    let client = system.client("user");
+    for _ in 0..5 {
+        client.system().status().await.expect("an answer in the end");
+    }
+    let metrics = String::from_utf8(raw::page(system.operations(1), "metrics")).expect("text");
+    assert!(metrics.contains("RESOURCE_EXHAUSTED"), "{metrics}");
+}
+
+async fn asked(system: &System, who: &str) -> Result<(), Status> {
+    let message = v1::GetServerStatusRequest {}.encode_to_vec();
+    let channel = raw::channel(system, 1, who);
+    raw::call(&channel, "/sso.v1.System/GetServerStatus", message).await.map(drop)
 }

@@ -6,7 +6,10 @@
 
 use std::{
     fs,
-    os::unix::{fs::chown, process::CommandExt as _},
+    os::unix::{
+        fs::{PermissionsExt as _, chown},
+        process::CommandExt as _,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -182,6 +185,50 @@ impl Server {
             }
             None => format!("postgres:///{name}?host={}&user={USER}", self.folder.display()),
         }
+    }
+
+    /// Takes TLS with this certificate from now on, on its port.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn use_tls(&self, certificate: &Path, key: &Path) {
+        for (from, name, setting) in
+            [(certificate, "server.crt", "ssl_cert_file"), (key, "server.key", "ssl_key_file")]
+        {
+            let to = self.folder.join(name);
+            fs::copy(from, &to).expect("a copy");
+            fs::set_permissions(&to, fs::Permissions::from_mode(0o600)).expect("permissions");
+            if let Some((user, group)) = owner() {
+                chown(&to, Some(user), Some(group)).expect("the file given away");
+            }
+            let text = format!("ALTER SYSTEM SET {setting} = '{}'", to.display());
+            self.run("psql", &["-X", "-q", "-d", "postgres", "-c", &text]);
+        }
+        for text in ["ALTER SYSTEM SET ssl = on", "SELECT pg_reload_conf()"] {
+            self.run("psql", &["-X", "-q", "-d", "postgres", "-c", text]);
+        }
+        let asks =
+            || self.over_tls("psql").args(["-X", "-d", "postgres", "-c", "SELECT 1"]).output();
+        for _ in 0..LOOKS {
+            if asks().expect("psql to run").status.success() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        panic!("PostgreSQL does not take TLS:\n{}", self.log());
+    }
+
+    /// One of its client programs, for its port and over TLS.
+    ///
+    /// # Panics
+    /// When the server has no port.
+    #[must_use]
+    pub fn over_tls(&self, program: &str) -> Command {
+        let port = self.port.as_ref().expect("a server with a port");
+        let mut command = Command::new(self.bin.join(program));
+        command.args(["-h", "127.0.0.1", "-p", &port.number().to_string(), "-U", USER]);
+        command.env("PGSSLMODE", "require");
+        command
     }
 
     /// Its process, whose children serve the connections; `None` while it does not run.

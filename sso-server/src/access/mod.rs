@@ -7,7 +7,13 @@ mod action;
 mod held;
 mod methods;
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use arc_swap::ArcSwap;
 use sso_proto::Reason;
@@ -57,6 +63,17 @@ pub struct Call {
     pub request_id: Uuid,
     /// The caller is on the machine of this server.
     pub local: bool,
+    /// The number of the last change that the request made; `None` where it cannot make one.
+    pub change: Option<Arc<AtomicU64>>,
+}
+
+impl Call {
+    /// The request made the change of this number.
+    pub fn note_change(&self, number: u64) {
+        if let Some(change) = &self.change {
+            change.fetch_max(number, Ordering::Relaxed);
+        }
+    }
 }
 
 impl fmt::Display for Call {
@@ -424,6 +441,7 @@ mod tests {
             )),
             request_id: Uuid::nil(),
             local: true,
+            change: None,
         }
     }
 

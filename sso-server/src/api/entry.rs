@@ -7,7 +7,7 @@ use std::{
     convert::Infallible,
     fmt,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
     task::{Context, Poll},
     time::Duration,
 };
@@ -23,7 +23,7 @@ use tracing::Span;
 use uuid::Uuid;
 
 use super::{
-    admission,
+    admission, change_number,
     meters::{Row, path_of},
     request_id,
     seats::{Place, Seat},
@@ -33,6 +33,7 @@ use super::{
 };
 use crate::{
     access::{Call, numbered},
+    error::Error,
     model::Caller,
 };
 
@@ -54,6 +55,10 @@ pub struct Entered {
     /// How long the client waits, where it says so.
     patience: Option<Duration>,
     caller: Option<Arc<Caller>>,
+    /// Where the change that the request makes is noted.
+    change: Option<Arc<AtomicU64>>,
+    /// The change that this server has to have seen before; 0 = none.
+    at_least: u64,
     stage: Stage,
     /// None while it has not waited for anything.
     waits: Option<Box<Waits>>,
@@ -62,6 +67,8 @@ pub struct Entered {
 enum Stage {
     /// Who asks is being found out.
     Arriving(BoxFuture<'static, Result<Arc<Caller>, Refusal>>, Option<Request<Incoming>>),
+    /// This server takes in a change that the request asks for.
+    CatchingUp(BoxFuture<'static, Result<(), Refusal>>, Option<Request<Incoming>>),
     /// A service is at work.
     Inside(Answering),
     /// It goes no further.
@@ -96,11 +103,16 @@ impl Entered {
             agent: request.headers().get(USER_AGENT).cloned(),
             patience: patience(request.headers()),
             caller: None,
+            change: change_number::note_for(row),
+            at_least: 0,
             stage: Stage::TurnedAway(None),
             waits: None,
         };
         if let Err(why) = entered.still_trusted() {
             let refused = refusal(Reason::CertificateRefused, why, request_id);
+            entered.stage = Stage::TurnedAway(Some(refused.into_status().into_http()));
+        } else if let Err(error) = entered.read_at_least(request.headers()) {
+            let refused = refusal(error.reason, error.message, request_id);
             entered.stage = Stage::TurnedAway(Some(refused.into_status().into_http()));
         } else if let Some(caller) =
             admission::known(connection, &bearing).filter(|_| entered.row.is_some())
@@ -124,6 +136,11 @@ impl Entered {
             .map_err(|why| format!("the client certificate is no longer valid: {why}"))
     }
 
+    fn read_at_least(&mut self, headers: &HeaderMap) -> Result<(), Error> {
+        self.at_least = change_number::at_least(headers)?;
+        Ok(())
+    }
+
     /// Finds out who asks, where that is not known yet; pending while that waits, and where there is
     /// nothing to find out.
     fn arrive(&mut self, context: &mut Context<'_>) -> Poll<Response<Body>> {
@@ -140,18 +157,57 @@ impl Entered {
         Poll::Pending
     }
 
-    /// Hands the request to its service.
-    fn go_in(&mut self, caller: Arc<Caller>, mut request: Request<Incoming>) {
+    /// It is known who asks. Hands the request to its service, at once where nothing is to be taken in
+    /// before.
+    fn go_in(&mut self, caller: Arc<Caller>, request: Request<Incoming>) {
         if let Some(peer) = &self.connection.peer {
             peer.note_admitted();
         }
+        let door = &self.connection.door;
+        let counted = door.quotas.as_ref().map_or(Ok(()), |it| it.count(&caller.account));
+        self.caller = Some(caller);
+        if let Err(refused) = counted {
+            let refused = Refusal { request_id: self.request_id.to_string(), ..refused };
+            self.stage = Stage::TurnedAway(Some(refused.into_status().into_http()));
+        } else if door.house.changes.ticks().have_seen(self.at_least) {
+            self.hand_over(request);
+        } else {
+            let (changes, request_id) = (door.house.changes.clone(), self.request_id);
+            let at_least = self.at_least;
+            let seen = Box::pin(async move {
+                let seen = changes.wait_for(at_least).await;
+                seen.map_err(|error| refusal(error.reason, error.message, request_id))
+            });
+            self.stage = Stage::CatchingUp(seen, Some(request));
+        }
+    }
+
+    /// Waits for what is to be taken in before; pending, too, where there is nothing to wait for.
+    fn catch_up(&mut self, context: &mut Context<'_>) -> Poll<Response<Body>> {
+        let Stage::CatchingUp(seen, request) = &mut self.stage else { return Poll::Pending };
+        match (seen.as_mut().poll(context), request.take()) {
+            (Poll::Pending, waiting) => {
+                *request = waiting;
+                return self.wait(None).map_or(Poll::Pending, Poll::Ready);
+            }
+            (Poll::Ready(Err(refused)), _) => {
+                return Poll::Ready(refused.into_status().into_http());
+            }
+            (Poll::Ready(Ok(())), Some(request)) => self.hand_over(request),
+            (Poll::Ready(Ok(())), None) => self.stage = Stage::TurnedAway(None),
+        }
+        Poll::Pending
+    }
+
+    fn hand_over(&mut self, mut request: Request<Incoming>) {
+        let Some(caller) = &self.caller else { return };
         let call = Call {
-            caller: Arc::clone(&caller),
+            caller: Arc::clone(caller),
             request_id: self.request_id,
             local: self.connection.is_local,
+            change: self.change.clone(),
         };
         request.extensions_mut().insert(call);
-        self.caller = Some(caller);
         self.stage = match self.connection.services() {
             Some(services) => Stage::Inside(services.call(request)),
             None => Stage::TurnedAway(None),
@@ -166,7 +222,7 @@ impl Entered {
             Stage::TurnedAway(response) => {
                 return Poll::Ready(response.take().unwrap_or_else(broken));
             }
-            Stage::Arriving(..) => return Poll::Ready(broken()),
+            Stage::Arriving(..) | Stage::CatchingUp(..) => return Poll::Ready(broken()),
         };
         let mut work = || {
             answer.as_mut().poll(context).map(|answer| match answer {
@@ -267,6 +323,7 @@ impl Entered {
         let action = self.row.map(|(_, row)| row.action);
         let code = trail.end(house.access.server_settings(), action, &response);
         request_id::answer_with(response.headers_mut(), self.request_id);
+        change_number::answer_with(response.headers_mut(), self.change.as_deref());
         let took = house.clock.instant().saturating_sub(self.started);
         connection.door.meters.measure(self.row, code, took);
         response
@@ -279,7 +336,11 @@ impl Future for Entered {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let mut answer = this.arrive(context);
-        if answer.is_pending() && !matches!(this.stage, Stage::Arriving(..)) {
+        if answer.is_pending() {
+            answer = this.catch_up(context);
+        }
+        if answer.is_pending() && !matches!(this.stage, Stage::Arriving(..) | Stage::CatchingUp(..))
+        {
             answer = this.look_inside(context);
         }
         if let Poll::Ready(response) = answer {

@@ -5,6 +5,7 @@ mod access;
 mod admission;
 mod applications;
 mod audit;
+mod change_number;
 mod config_store;
 mod convert;
 mod entry;
@@ -12,6 +13,7 @@ mod lookup;
 mod mappings;
 mod meters;
 mod principals;
+mod quotas;
 mod request_id;
 mod seats;
 mod services;
@@ -24,6 +26,7 @@ mod visit;
 
 use std::sync::Arc;
 
+pub use quotas::QuotaSettings;
 pub use visit::{Door, Visit};
 
 use self::seats::Seats;

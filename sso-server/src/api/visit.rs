@@ -14,6 +14,7 @@ use super::{
     Handlers, MAX_WATCHES,
     entry::{Entered, MAX_REQUESTS},
     meters::Meters,
+    quotas::{QuotaSettings, Quotas},
     seats::{Places, Seats},
     services::Services,
 };
@@ -28,13 +29,15 @@ pub struct Door {
     /// Of all of them.
     pub(super) places: Arc<Places>,
     pub(super) meters: Meters,
+    pub(super) quotas: Option<Quotas>,
     /// One for each lane, so that lanes do not share counts of references.
     services: Vec<Services>,
 }
 
 impl Door {
     /// A door to this house, for connections on so many lanes; `others` answers what is none of the
-    /// product's own services. `max_requests`: requests that may wait for something at once.
+    /// product's own services. `max_requests`: requests that may wait for something at once;
+    /// `quota`: how often one account may ask.
     #[must_use]
     pub fn new(
         house: &Arc<House>,
@@ -42,6 +45,7 @@ impl Door {
         others: &Routes,
         lanes: usize,
         max_requests: usize,
+        quota: QuotaSettings,
     ) -> Arc<Self> {
         let watches = Seats::new(MAX_WATCHES);
         let handlers = || Handlers { house: Arc::clone(house), watches: Arc::clone(&watches) };
@@ -51,6 +55,7 @@ impl Door {
             seats: Seats::new(MAX_REQUESTS),
             places: Places::new(max_requests),
             meters: Meters::new(),
+            quotas: Quotas::new(quota),
             services: (0..lanes.max(1))
                 .map(|_| Services::new(handlers(), others.clone()))
                 .collect(),

@@ -40,7 +40,7 @@ impl Applications {
         );
         let subject = Subject { application: new.name.as_str(), object: "", detail: &detail };
         self.audit.record(&mut transaction, call, Action::ApplicationCreate, subject).await?;
-        self.commit(transaction, new.id).await?;
+        self.commit(transaction, call, new.id).await?;
         announce::application(call, None, &new);
         let mut warnings = self.individuals(&new.users, Individual::User, &new.name);
         warnings.extend(self.individuals(

@@ -10,6 +10,7 @@ use super::Applications;
 use crate::{
     access::Action,
     audit::Subject,
+    changes::Change,
     error::Error,
     model::{Account, Accounts, Application, ApplicationName, PageRequest},
     storage::ApplicationFilter,
@@ -102,7 +103,8 @@ impl Applications {
         let subject =
             Subject { application: application.name.as_str(), object: "", detail: &detail };
         self.audit.record_own(&mut transaction, Action::ApplicationDisable, subject).await?;
-        self.commit(transaction, application.id).await?;
+        let change = Change::Application(application.id);
+        self.changes.commit(transaction, None, change, self.clock.now()).await?;
         tell(&application, &users, &administrators, "disabled: groups it names are gone");
         tracing::info!(event = Event::ApplicationDisabled.number(), application = %application.name, "application disabled");
         Ok(())

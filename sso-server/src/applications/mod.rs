@@ -118,7 +118,7 @@ impl Applications {
         transaction.update_application(&application).await?;
         let subject = Subject { application: application.name.as_str(), ..Subject::default() };
         self.audit.record(&mut transaction, call, action, subject).await?;
-        self.commit(transaction, application.id).await?;
+        self.commit(transaction, call, application.id).await?;
         announce::application(call, Some(&before), &application);
         Ok(application)
     }
@@ -143,7 +143,7 @@ impl Applications {
         let subject =
             Subject { application: application.name.as_str(), object: "", detail: &detail };
         self.audit.record(&mut transaction, call, Action::ApplicationDelete, subject).await?;
-        self.commit(transaction, application.id).await?;
+        self.commit(transaction, call, application.id).await?;
         Ok(true)
     }
 
@@ -181,7 +181,7 @@ impl Applications {
             detail: if masked { "masked" } else { "" },
         };
         self.audit.record(&mut transaction, call, action, subject).await?;
-        self.commit(transaction, application.id).await?;
+        self.commit(transaction, call, application.id).await?;
         Ok((application, added))
     }
 
@@ -195,7 +195,7 @@ impl Applications {
         let (mut transaction, application) = self.begin(call, action, name).await?;
         let subject = Subject { application: application.name.as_str(), ..Subject::default() };
         self.audit.record(&mut transaction, call, action, subject).await?;
-        self.commit(transaction, application.id).await
+        self.commit(transaction, call, application.id).await
     }
 
     /// Begins to change an application, which is held against changes by others. Whoever may not is
@@ -216,14 +216,12 @@ impl Applications {
 
     async fn commit(
         &self,
-        mut transaction: Transaction,
+        transaction: Transaction,
+        call: &Call,
         application: ApplicationId,
     ) -> Result<(), Error> {
         let change = Change::Application(application);
-        transaction.insert_change(change, self.clock.now()).await?;
-        transaction.commit().await?;
-        self.changes.made(change);
-        Ok(())
+        self.changes.commit(transaction, Some(call), change, self.clock.now()).await
     }
 
     /// A warning for each account of a role that is no known group (ESSO.md 2.1).

@@ -67,7 +67,7 @@ impl Applications {
         let detail = changed.join(", ");
         let subject = Subject { application: before.name.as_str(), object: "", detail: &detail };
         self.audit.record(&mut transaction, call, Action::ApplicationUpdate, subject).await?;
-        self.commit(transaction, after.id).await?;
+        self.commit(transaction, call, after.id).await?;
         announce::application(call, Some(&before), &after);
         if after.users != before.users {
             warnings.extend(self.individuals(&after.users, Individual::User, name));

@@ -173,9 +173,7 @@ impl Journal {
     /// # Errors
     /// Why it is not taken: nothing of it is left then.
     pub(super) fn append(&self, entry: Entry<'_>) -> Result<(), String> {
-        if self.troubled.load(Ordering::Acquire) {
-            return Err(lock(&self.trouble).clone());
-        }
+        self.takes()?;
         let lane = self.lane();
         let mut state = lock(&lane.state);
         if state.failed {
@@ -196,6 +194,17 @@ impl Journal {
         })?;
         lane.pending.store(false, Ordering::Release);
         Ok(())
+    }
+
+    /// Whether records are taken at the moment.
+    ///
+    /// # Errors
+    /// Why they are not.
+    pub(super) fn takes(&self) -> Result<(), String> {
+        match self.troubled.load(Ordering::Acquire) {
+            true => Err(lock(&self.trouble).clone()),
+            false => Ok(()),
+        }
     }
 
     /// Goes on in the next file with what stands in the buffer from `start` on.

@@ -199,6 +199,14 @@ impl Audit {
         self.write(call, action, subject, (AuditOutcome::Done, "")).await
     }
 
+    /// Refuses at once where the journal is known to take nothing, so that nothing is used up for a reveal.
+    ///
+    /// # Errors
+    /// `AUDIT_UNAVAILABLE`.
+    pub fn require_reveals(&self) -> Result<(), Error> {
+        self.journal.takes().map_err(|why| unavailable(&why)).inspect_err(lost)
+    }
+
     /// Records that a request was denied ([`Reason::is_denial`]). It is refused either way, so that a
     /// record which cannot be written is only logged.
     pub async fn denied(&self, call: &Call, action: Action, subject: Subject<'_>, reason: Reason) {

@@ -12,7 +12,7 @@ use crate::{
 fn call(account: &str) -> Call {
     let account = Account::parse(account).unwrap();
     let caller = Caller::new(account, BTreeMap::new(), Proof::Certificate).into();
-    Call { caller, request_id: Uuid::now_v7(), local: true }
+    Call { caller, request_id: Uuid::now_v7(), local: true, change: None }
 }
 
 async fn storage(folder: &Path) -> Storage {

@@ -30,7 +30,7 @@ use crate::{
     changes::{Tick, Ticks},
     error::Error,
     model::{Application, ApplicationFlag, ApplicationId, ApplicationName, Identifier, MappingKey},
-    storage::Storage,
+    storage::{Storage, StoredConfiguration},
     vault::Vault,
 };
 
@@ -222,6 +222,19 @@ impl Cache {
         let Some(stored) = stored else { return Ok(None) };
         self.keep(hash, Row::of_configuration(application, &stored, tick, until));
         Ok(Some(stored.into()))
+    }
+
+    /// Remembers a configuration as it was just written, under the tick of its change.
+    pub fn keep_written(
+        &self,
+        application: ApplicationId,
+        written: &StoredConfiguration,
+        tick: Tick,
+    ) {
+        if let Some(until) = self.until(self.clock.instant()) {
+            let hash = self.rows.hash(Name::Identifier(application, written.head.identifier.key()));
+            self.keep(hash, Row::of_configuration(application, written, tick, until));
+        }
     }
 
     /// Until when a row that is read now is served, in seconds; `None` = rows are not remembered.

@@ -151,14 +151,14 @@ async fn what_is_remembered_is_served_until_it_is_told_of_or_asked_for_afresh() 
         assert_eq!(scene.found(false).await, OFF);
         // Another mapping, another application.
         let other = ApplicationId::generate();
-        scene.changes.made(Change::Mapping(of, MappingId::generate()));
-        scene.changes.made(Change::Application(other));
-        scene.changes.made(Change::Mappings(other));
+        scene.changes.made(Change::Mapping(of, MappingId::generate()), 0);
+        scene.changes.made(Change::Application(other), 0);
+        scene.changes.made(Change::Mappings(other), 0);
         assert_eq!(scene.found(false).await, OFF);
-        scene.changes.made(change);
+        scene.changes.made(change, 0);
         assert_eq!(scene.found(false).await, ON, "{change:?}");
         scene.write(MappingState::Disabled).await;
-        scene.changes.made(change);
+        scene.changes.made(change, 0);
         assert_eq!(scene.found(false).await, OFF, "{change:?}");
     }
     // By its other side it is another entry, which is told of alike.
@@ -170,7 +170,7 @@ async fn what_is_remembered_is_served_until_it_is_told_of_or_asked_for_afresh() 
     assert_eq!(by_user().await, OFF);
     scene.write(MappingState::Enabled).await;
     assert_eq!(by_user().await, OFF);
-    scene.changes.made(Change::Mapping(of, id));
+    scene.changes.made(Change::Mapping(of, id), 0);
     assert_eq!((by_user().await, scene.found(false).await), (ON, ON));
     scene.storage.close().await;
 }
@@ -180,7 +180,7 @@ async fn entries_end_and_other_applications_are_not_touched() {
     let scene = Scene::new().await;
     assert_eq!(scene.found(false).await, ON);
     scene.write(MappingState::Disabled).await;
-    scene.changes.made(Change::Application(ApplicationId::generate()));
+    scene.changes.made(Change::Application(ApplicationId::generate()), 0);
     assert_eq!(scene.found(false).await, ON);
     // The timeout is an hour; the feed is read all the time meanwhile.
     scene.clock.advance(59 * MINUTE);
@@ -246,7 +246,7 @@ async fn an_application_that_is_gone_is_not_the_next_one_of_its_name() {
     transaction.delete_application(scene.application.id).await.unwrap();
     transaction.commit().await.unwrap();
     assert_eq!(id().await, Some(scene.application.id), "it was not told yet");
-    scene.changes.made(Change::Application(scene.application.id));
+    scene.changes.made(Change::Application(scene.application.id), 0);
     assert_eq!(id().await, None);
     // What is not there is not remembered: a new one is found without news of it.
     let next = application("APP");
@@ -375,4 +375,51 @@ fn the_bound_holds() {
         rows.keep(hash, Row::of_mapping(&stored, Tick::of(1), 9).unwrap());
     }
     assert!(rows.weight() <= bound && rows.weight() > bound / 2, "{}", rows.weight());
+}
+
+fn written(revision: u64) -> StoredConfiguration {
+    let head =
+        ConfigurationHead { id: ConfigurationId(uuid::Uuid::nil()), ..head("one", revision) };
+    StoredConfiguration { head, sealed: vec![7; 100], generation: 2 }
+}
+
+#[tokio::test]
+async fn what_was_written_here_is_found_in_memory_until_somebody_changes_it() {
+    let scene = Scene::new().await;
+    let of = scene.application.id;
+    let identifier = Identifier::parse("ONE").unwrap();
+    // Nothing of this is in the database.
+    let found = async || {
+        let found = scene.cache.configuration(of, &identifier).await.unwrap();
+        found.map(|found| found.revision.0)
+    };
+    let ticks = scene.changes.ticks();
+    let id = written(1).head.id;
+    let since = ticks.now();
+    let tick = scene.changes.wrote(of, id, 1, since).unwrap();
+    scene.cache.keep_written(of, &written(1), tick);
+    assert_eq!(found().await, Some(1));
+    // Changes of others leave it, and one of it does not.
+    scene.changes.made(Change::Configuration(of, ConfigurationId::generate()), 2);
+    assert_eq!(found().await, Some(1));
+    scene.changes.made(Change::Configuration(of, id), 3);
+    assert_eq!(found().await, None);
+    // Who began before the change of another keeps nothing.
+    let since = ticks.now();
+    scene.changes.made(Change::Configuration(of, id), 4);
+    assert_eq!(scene.changes.wrote(of, id, 5, since), None);
+    // Where nothing is to be remembered this is not either.
+    let global = GlobalInfo {
+        credential_cache_timeout: 0,
+        ..GlobalInfo::initial(Accounts::default(), Accounts::default())
+    };
+    scene.cache.access.adopt(global, NOW);
+    let tick = scene.changes.wrote(of, id, 6, ticks.now()).unwrap();
+    scene.cache.keep_written(of, &written(6), tick);
+    scene.cache.access.adopt(
+        GlobalInfo::initial(Accounts::default(), Accounts::default()),
+        NOW + time::Duration::SECOND,
+    );
+    assert_eq!(found().await, None);
+    scene.storage.close().await;
 }

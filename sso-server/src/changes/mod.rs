@@ -5,15 +5,16 @@ mod ticks;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use sso_proto::Event;
-use tokio::sync::{Notify, broadcast};
+use sso_proto::{Event, Reason};
+use time::OffsetDateTime;
+use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    access::Access,
+    access::{Access, Call},
     error::Error,
-    model::{ApplicationId, ConfigurationHead},
-    storage::{ChangeFeed, Storage},
+    model::{ApplicationId, ConfigurationHead, ConfigurationId},
+    storage::{ChangeFeed, Storage, Transaction},
 };
 
 pub use crate::storage::Change;
@@ -24,6 +25,8 @@ const INTERVAL: Duration = Duration::from_millis(250);
 /// From the end of one look at the feed, or of one word to the other servers, to the next: however many
 /// changes there are, they are taken in and told of in groups.
 const PAUSE: Duration = Duration::from_millis(5);
+/// A read that asks for a change waits at the most so long for it to be taken in.
+const SEEN_WITHIN: Duration = Duration::from_secs(5);
 /// Before it is listened again for the words of other servers after that failed.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 /// News that a slow watcher may be behind before it is told to look at everything again.
@@ -69,6 +72,15 @@ pub struct Changes {
     ticks: Arc<Ticks>,
     stopping: CancellationToken,
     news: broadcast::Sender<Arc<News>>,
+    looks: watch::Sender<Looks>,
+}
+
+/// Looks at the feed that found its end.
+#[derive(Clone, Copy, Debug)]
+struct Looks {
+    count: u64,
+    /// The highest number that the last of them saw.
+    highest: u64,
 }
 
 /// The task that reads the change feed.
@@ -97,19 +109,100 @@ impl Changes {
         let (news, _) = broadcast::channel(BACKLOG);
         let ticks = Arc::new(Ticks::new());
         ticks.complete_until(feed.complete_until());
+        ticks.saw(feed.position());
+        let (looks, _) = watch::channel(Looks { count: 0, highest: feed.highest() });
         let (wake, tell) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let changes = Self { wake, tell, ticks, stopping, news };
+        let changes = Self { wake, tell, ticks, stopping, news, looks };
         let reader =
             ChangeReader { changes: changes.clone(), storage, access, feed, server: String::new() };
         Ok((changes, reader))
     }
 
-    /// To be called when a change was committed here: this server remembers nothing older from here on,
-    /// its watchers and the other servers are told.
-    pub fn made(&self, change: Change) {
+    /// A change of this number was committed here.
+    pub(crate) fn made(&self, change: Change, number: u64) {
         self.ticks.changed(change);
+        self.pass_on(number);
+    }
+
+    /// The values of a configuration that was read at `since` were written by a change of this number: the
+    /// tick to keep under what was written, where nothing else changed meanwhile.
+    pub fn wrote(
+        &self,
+        application: ApplicationId,
+        configuration: ConfigurationId,
+        number: u64,
+        since: Tick,
+    ) -> Option<Tick> {
+        let tick = self.ticks.changed_row(application, configuration.0, since);
+        self.pass_on(number);
+        tick
+    }
+
+    fn pass_on(&self, number: u64) {
+        self.ticks.made(number);
         self.wake.notify_one();
         self.tell.notify_one();
+    }
+
+    /// Commits a transaction with the news of its change: this server remembers nothing older from here on,
+    /// its watchers and the other servers are told, and the answer to the call has the number.
+    ///
+    /// # Errors
+    /// As [`Transaction::commit`].
+    pub async fn commit(
+        &self,
+        mut transaction: Transaction,
+        call: Option<&Call>,
+        change: Change,
+        at: OffsetDateTime,
+    ) -> Result<(), Error> {
+        let number = transaction.insert_change(change, at).await?;
+        transaction.commit().await?;
+        if let Some(call) = call {
+            call.note_change(number);
+        }
+        self.made(change, number);
+        Ok(())
+    }
+
+    /// Waits until a change of this number, which was committed before, is taken in here: what is read
+    /// afterwards is no older.
+    ///
+    /// # Errors
+    /// `CHANGE_NOT_SEEN` when the database has no such change; `DATABASE_UNAVAILABLE` when it cannot be asked
+    /// within 5 s, `SERVER_STOPPING`.
+    pub async fn wait_for(&self, number: u64) -> Result<(), Error> {
+        if self.ticks.have_seen(number) {
+            return Ok(());
+        }
+        let mut looks = self.looks.subscribe();
+        // One may have begun before the change was committed; the one after that did not.
+        let enough = looks.borrow_and_update().count.saturating_add(2);
+        let seen = async {
+            loop {
+                self.wake.notify_one();
+                if looks.changed().await.is_err() {
+                    return Err(Error::new(Reason::ServerStopping, "this server is stopping"));
+                }
+                let Looks { count, highest } = *looks.borrow_and_update();
+                if self.ticks.have_seen(number) || (count >= enough && highest >= number) {
+                    return Ok(());
+                }
+                if count >= enough {
+                    let message = format!(
+                        "the database of this server has no change {number}: it is that of another \
+                         installation, or was restored from a backup"
+                    );
+                    return Err(Error::new(Reason::ChangeNotSeen, message));
+                }
+            }
+        };
+        let late = |_| {
+            let message =
+                format!("change {number} cannot be looked for: the database does not answer");
+            Err(Error::new(Reason::DatabaseUnavailable, message))
+        };
+        tokio::time::timeout(SEEN_WITHIN, seen).await.unwrap_or_else(late)
     }
 
     /// When what last changed, as far as this server knows.
@@ -163,7 +256,7 @@ impl ChangeReader {
                     news.everything |= blind;
                     blind = false;
                     match self.tell(news).await {
-                        Ok(()) => self.changes.ticks.complete_until(self.feed.complete_until()),
+                        Ok(()) => self.looked(),
                         Err(error) => {
                             tracing::error!(event = Event::DatabaseError.number(), %error, "the settings of the system could not be read");
                             blind = true;
@@ -181,6 +274,16 @@ impl ChangeReader {
         }
     }
 
+    /// The feed was read to its end, and everything in it taken in.
+    fn looked(&self) {
+        self.changes.ticks.complete_until(self.feed.complete_until());
+        self.changes.ticks.saw(self.feed.position());
+        let highest = self.feed.highest();
+        self.changes.looks.send_modify(|looks| {
+            *looks = Looks { count: looks.count.saturating_add(1), highest };
+        });
+    }
+
     async fn read(&mut self) -> Result<News, Error> {
         let new = self.feed.poll(&self.storage).await?;
         // The feed does not hand them out again: they are taken in before anything can fail.
@@ -189,7 +292,10 @@ impl ChangeReader {
         }
         let mut news = News { everything: new.everything, ..News::default() };
         for record in new.records {
-            self.changes.ticks.changed(record.change);
+            // What was made here was taken in when it was made, and perhaps remembered since.
+            if !self.changes.ticks.was_made_here(record.number) {
+                self.changes.ticks.changed(record.change);
+            }
             match (record.change, record.head) {
                 (Change::System, _) => news.system = true,
                 (Change::Application(application), _) => {

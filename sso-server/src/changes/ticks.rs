@@ -35,6 +35,9 @@ const ROWS: usize = 1 << 20;
 /// Places of applications.
 const APPLICATIONS: usize = 1 << 12;
 
+/// Changes made here that are remembered until all before them were taken in.
+const MADE: usize = 1 << 10;
+
 /// A moment between changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tick(u64);
@@ -64,6 +67,10 @@ pub struct Ticks {
     rows: Table,
     /// Milliseconds by the clock of leases, see [`Self::are_fresh`].
     complete: AtomicU64,
+    /// Every change up to this number was taken in.
+    seen: AtomicU64,
+    /// The numbers of changes that were made here lately, each at its own place.
+    made: Box<[AtomicU64]>,
 }
 
 impl Ticks {
@@ -80,6 +87,8 @@ impl Ticks {
             rows_of: Table::new(applications),
             rows: Table::new(rows),
             complete: AtomicU64::new(0),
+            seen: AtomicU64::new(0),
+            made: (0..MADE).map(|_| AtomicU64::new(0)).collect(),
         }
     }
 
@@ -91,23 +100,53 @@ impl Ticks {
 
     /// Takes in a change that is committed. Nothing that was read before is served after this returns.
     pub fn changed(&self, change: Change) {
-        let tick = self.next();
-        match change {
-            Change::System => raise(&self.everything, tick),
-            Change::Application(id) => self.applications.raise(id.0, tick),
-            Change::Mappings(id) => self.rows_of.raise(id.0, tick),
-            Change::Configuration(_, id) => self.rows.raise(id.0, tick),
-            Change::Mapping(_, id) => self.rows.raise(id.0, tick),
+        let place = match change {
+            Change::System => Some(&self.everything),
+            Change::Application(id) => self.applications.place(id.0),
+            Change::Mappings(id) => self.rows_of.place(id.0),
+            Change::Configuration(_, id) => self.rows.place(id.0),
+            Change::Mapping(_, id) => self.rows.place(id.0),
+        };
+        if let Some(place) = place {
+            let _ = self.raise(place);
         }
+    }
+
+    /// The same for a row that was changed here by somebody who began at `since`: the tick to keep under what
+    /// was written. `None` where something else changed meanwhile, so that it may be the older one.
+    pub fn changed_row(&self, application: ApplicationId, row: Uuid, since: Tick) -> Option<Tick> {
+        let (before, tick) = self.raise(self.rows.place(row)?)?;
+        let alone = before <= since.0
+            && self.everything.load(Ordering::SeqCst) <= since.0
+            && self.applications.stands(application.0, since)
+            && self.rows_of.stands(application.0, since);
+        alone.then_some(Tick(tick))
     }
 
     /// Anything may have changed.
     pub fn everything_changed(&self) {
-        raise(&self.everything, self.next());
+        // Perhaps of another database, whose numbers mean nothing here.
+        self.made.iter().for_each(|place| place.store(0, Ordering::Release));
+        self.seen.store(0, Ordering::Release);
+        let _ = self.raise(&self.everything);
+    }
+
+    /// Begins a tick, and puts it at the place; what stood there before, and the tick. Between the two another
+    /// may have begun a later tick, kept something under it, and put it at this place or found the place
+    /// as it was: then a tick later than that one follows, and the answer is `None`. Once is enough: who
+    /// begins after the first tick sees in the database what this change committed.
+    fn raise(&self, place: &AtomicU64) -> Option<(u64, u64)> {
+        let tick = self.next();
+        let before = place.fetch_max(tick, Ordering::SeqCst);
+        if self.last.load(Ordering::SeqCst) == tick {
+            return Some((before, tick));
+        }
+        place.fetch_max(self.next(), Ordering::SeqCst);
+        None
     }
 
     fn next(&self) -> u64 {
-        self.last.fetch_add(1, Ordering::AcqRel).wrapping_add(1)
+        self.last.fetch_add(1, Ordering::SeqCst).wrapping_add(1)
     }
 
     /// Whether what was read under this tick stands, as far as the system as a whole goes.
@@ -140,6 +179,45 @@ impl Ticks {
         self.complete.fetch_max(millis(moment), Ordering::Release);
     }
 
+    /// Every change up to this number was taken in, and perhaps later ones.
+    pub(super) fn saw(&self, number: u64) {
+        self.seen.fetch_max(number, Ordering::AcqRel);
+    }
+
+    /// The change of this number, which was made here, was taken in.
+    pub(super) fn made(&self, number: u64) {
+        if let Some(place) = self.made_at(number) {
+            place.store(number, Ordering::Release);
+        }
+        // Where nothing is missing before it nobody has to wait for the feed.
+        let mut seen = self.seen.load(Ordering::Acquire);
+        loop {
+            let next = seen.saturating_add(1);
+            let here = self.made_at(next).is_some_and(|it| it.load(Ordering::Acquire) == next);
+            if !here {
+                return;
+            }
+            let swapped =
+                self.seen.compare_exchange(seen, next, Ordering::AcqRel, Ordering::Acquire);
+            seen = swapped.map_or_else(|now| now, |_| next);
+        }
+    }
+
+    /// Whether the change of this number was made here, and so taken in already.
+    pub(super) fn was_made_here(&self, number: u64) -> bool {
+        self.made_at(number).is_some_and(|place| place.load(Ordering::Acquire) == number)
+    }
+
+    fn made_at(&self, number: u64) -> Option<&AtomicU64> {
+        self.made.get(usize::try_from(number).ok()? % MADE)
+    }
+
+    /// Whether the change of this number, and every one before it, was taken in.
+    #[must_use]
+    pub fn have_seen(&self, number: u64) -> bool {
+        number <= self.seen.load(Ordering::Acquire)
+    }
+
     /// As if the feed was read now.
     #[cfg(test)]
     pub(crate) fn complete_until_now(&self, clock: &sso_core::clock::Clock) {
@@ -157,10 +235,6 @@ impl Ticks {
 
 fn millis(moment: Duration) -> u64 {
     u64::try_from(moment.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn raise(place: &AtomicU64, tick: u64) {
-    place.fetch_max(tick, Ordering::AcqRel);
 }
 
 /// Ticks by a hash of ids.
@@ -184,14 +258,8 @@ impl Table {
         self.0.get(usize::try_from(place).ok()?)
     }
 
-    fn raise(&self, id: Uuid, tick: u64) {
-        if let Some(place) = self.place(id) {
-            raise(place, tick);
-        }
-    }
-
     fn stands(&self, id: Uuid, since: Tick) -> bool {
-        self.place(id).is_some_and(|place| place.load(Ordering::Acquire) <= since.0)
+        self.place(id).is_some_and(|place| place.load(Ordering::SeqCst) <= since.0)
     }
 }
 

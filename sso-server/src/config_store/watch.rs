@@ -275,6 +275,7 @@ mod tests {
             caller: Arc::new(Caller::new(account, groups, crate::model::Proof::Certificate)),
             request_id: Uuid::nil(),
             local: true,
+            change: None,
         }
     }
 

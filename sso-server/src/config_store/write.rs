@@ -14,9 +14,10 @@ use crate::{
     changes::Change,
     error::Error,
     model::{
-        Application, ApplicationName, Bag, ConfigurationId, Field, Identifier, Label, Revision,
+        Application, ApplicationName, Bag, ConfigurationHead, ConfigurationId, Field, Identifier,
+        Label, Revision,
     },
-    storage::{NewRevision, StorageError, Transaction},
+    storage::{NewRevision, StorageError, StoredConfiguration, Transaction},
     vault::BagPlace,
 };
 
@@ -102,7 +103,7 @@ impl ConfigStore {
         let detail = detail(&written);
         let subject = set.subject(&detail);
         self.audit.record(&mut transaction, call, Action::ConfigurationSet, subject).await?;
-        self.commit(transaction, &application, taken.id).await?;
+        self.commit(transaction, call, Change::Configuration(application.id, taken.id)).await?;
         Ok(written)
     }
 
@@ -116,16 +117,17 @@ impl ConfigStore {
         if_revision: Option<Revision>,
     ) -> Result<Option<Written>, Error> {
         let Set { call, application, identifier, values, mode } = set;
-        let found = self.storage.configuration(application.id, identifier).await?;
+        let since = self.changes.ticks().now();
+        let found = self.cache.configuration(application.id, identifier).await?;
         let Some(current) = found else { return Ok(None) };
-        let before = current.head.revision;
+        let before = current.revision;
         if if_revision.is_some_and(|expected| expected != before) {
             return Ok(None);
         }
         let revision = Revision(before.0.saturating_add(1));
-        let taken = Taken { id: current.head.id, identifier, revision, before, empty: false };
+        let taken = Taken { id: current.id, identifier, revision, before, empty: false };
         let place = place(application, &taken, before);
-        let Ok(stored) = self.vault.open(&place, &current.sealed) else { return Ok(None) };
+        let Ok(stored) = self.vault.open(&place, current.sealed.as_ref()) else { return Ok(None) };
         let applied = apply(application, identifier, &stored, values, *mode, false);
         let Ok((bag, mut written)) = applied else { return Ok(None) };
         if written.written.is_empty() && written.cleared.is_empty() {
@@ -137,13 +139,27 @@ impl ConfigStore {
         let detail = detail(&written);
         let record = self.audit.entry(call, Action::ConfigurationSet, set.subject(&detail));
         match self.storage.write_on(application, &row, &record).await {
-            Ok(true) => {}
+            Ok(Some(number)) => {
+                call.note_change(number);
+                if let Some(tick) = self.changes.wrote(application.id, taken.id, number, since) {
+                    let head = ConfigurationHead {
+                        id: taken.id,
+                        identifier: current.identifier,
+                        revision,
+                        deleted: false,
+                        updated_at: row.written_at,
+                        updated_by: row.written_by,
+                    };
+                    let (sealed, generation) = (row.sealed, row.generation);
+                    let stored = StoredConfiguration { head, sealed, generation };
+                    self.cache.keep_written(application.id, &stored, tick);
+                }
+                Ok(Some(written))
+            }
             // Step by step it shows what the database does not accept.
-            Ok(false) | Err(StorageError::Statement(_) | StorageError::Gone) => return Ok(None),
-            Err(error) => return Err(error.into()),
+            Ok(None) | Err(StorageError::Statement(_) | StorageError::Gone) => Ok(None),
+            Err(error) => Err(error.into()),
         }
-        self.changes.made(Change::Configuration(application.id, taken.id));
-        Ok(Some(written))
     }
 
     /// Writes the values of an earlier revision as a new one.
@@ -188,7 +204,7 @@ impl ConfigStore {
             detail: &detail,
         };
         self.audit.record(&mut transaction, call, Action::ConfigurationRollback, subject).await?;
-        self.commit(transaction, &application, taken.id).await?;
+        self.commit(transaction, call, Change::Configuration(application.id, taken.id)).await?;
         Ok(taken.revision)
     }
 
@@ -226,7 +242,7 @@ impl ConfigStore {
             detail: &detail,
         };
         self.audit.record(&mut transaction, call, Action::ConfigurationDelete, subject).await?;
-        self.commit(transaction, &application, head.id).await?;
+        self.commit(transaction, call, Change::Configuration(application.id, head.id)).await?;
         Ok(Some(revision))
     }
 
@@ -330,15 +346,11 @@ impl ConfigStore {
 
     async fn commit(
         &self,
-        mut transaction: Transaction,
-        application: &Application,
-        configuration: ConfigurationId,
+        transaction: Transaction,
+        call: &Call,
+        change: Change,
     ) -> Result<(), Error> {
-        let change = Change::Configuration(application.id, configuration);
-        transaction.insert_change(change, self.clock.now()).await?;
-        transaction.commit().await?;
-        self.changes.made(change);
-        Ok(())
+        self.changes.commit(transaction, Some(call), change, self.clock.now()).await
     }
 }
 

@@ -192,7 +192,7 @@ impl Mappings {
             [only] => Change::Mapping(application.id, only.id),
             _ => Change::Mappings(application.id),
         };
-        self.commit(transaction, change).await?;
+        self.commit(transaction, call, change).await?;
         Ok(BatchOutcome { refused, done: count(&mappings) })
     }
 

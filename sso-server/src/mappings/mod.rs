@@ -147,11 +147,13 @@ impl Mappings {
 
     /// Commits a change to mappings. This server forgets at once what it remembers of them, the others
     /// when they are told.
-    async fn commit(&self, mut transaction: Transaction, change: Change) -> Result<(), Error> {
-        transaction.insert_change(change, self.clock.now()).await?;
-        transaction.commit().await?;
-        self.changes.made(change);
-        Ok(())
+    async fn commit(
+        &self,
+        transaction: Transaction,
+        call: &Call,
+        change: Change,
+    ) -> Result<(), Error> {
+        self.changes.commit(transaction, Some(call), change, self.clock.now()).await
     }
 
     /// Whether the caller may do this to the own mapping, if there is one: the checks that every change

@@ -47,7 +47,7 @@ impl Mappings {
         let detail = created_detail(&application, &mapping);
         let subject = subject(&application, &mapping, &detail);
         self.audit.record(&mut transaction, call, action, subject).await?;
-        self.commit(transaction, Change::Mapping(application.id, mapping.id)).await?;
+        self.commit(transaction, call, Change::Mapping(application.id, mapping.id)).await?;
         Ok((self.shown(call, &application, mapping), warning.into_iter().collect()))
     }
 
@@ -97,7 +97,7 @@ impl Mappings {
             self.audit.record(&mut transaction, call, Action::MappingCreate, subject).await?;
         }
         self.audit.record(&mut transaction, call, action, subject).await?;
-        self.commit(transaction, Change::Mapping(application.id, mapping.id)).await?;
+        self.commit(transaction, call, Change::Mapping(application.id, mapping.id)).await?;
         Ok((self.shown(call, &application, mapping), created, warning.into_iter().collect()))
     }
 
@@ -135,7 +135,7 @@ impl Mappings {
         let detail = counterpart_of(&application, &mapping);
         let subject = subject(&application, &mapping, &detail);
         self.audit.record(&mut transaction, call, action, subject).await?;
-        self.commit(transaction, Change::Mapping(application.id, mapping.id)).await?;
+        self.commit(transaction, call, Change::Mapping(application.id, mapping.id)).await?;
         Ok(self.shown(call, &application, mapping))
     }
 
@@ -164,7 +164,7 @@ impl Mappings {
         let detail = counterpart_of(&application, &mapping);
         let subject = subject(&application, &mapping, &detail);
         self.audit.record(&mut transaction, call, action, subject).await?;
-        self.commit(transaction, Change::Mapping(application.id, mapping.id)).await?;
+        self.commit(transaction, call, Change::Mapping(application.id, mapping.id)).await?;
         Ok(true)
     }
 

@@ -161,6 +161,12 @@ impl ChangeFeed {
         u64::try_from(floor).unwrap_or_default()
     }
 
+    /// The highest number that was handed out, or was there when the feed began.
+    #[must_use]
+    pub fn highest(&self) -> u64 {
+        u64::try_from(self.highest).unwrap_or_default()
+    }
+
     /// Whatever was committed before this moment, by the clock of leases, was handed out by the last
     /// poll, or was there when the feed began.
     #[must_use]

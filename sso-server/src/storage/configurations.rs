@@ -92,7 +92,7 @@ const WRITE_ON: Whole = Whole {
         record!(),
         "WHERE changes() > 0; ",
         "INSERT INTO changes (kind, application_id, configuration_id, at) ",
-        "SELECT 'configuration', $3, $1, $7 WHERE changes() > 0; ",
+        "SELECT 'configuration', $3, $1, $7 WHERE changes() > 0 RETURNING id; ",
         "DELETE FROM configuration_revisions ",
         "WHERE configuration_id = $1 AND revision <= $10 AND changes() > 0"
     )),
@@ -113,10 +113,10 @@ const WRITE_ON: Whole = Whole {
         record!(),
         "FROM head), ",
         "told AS (INSERT INTO changes (kind, application_id, configuration_id, at) ",
-        "SELECT 'configuration', $3, $1, $7 FROM head), ",
+        "SELECT 'configuration', $3, $1, $7 FROM head RETURNING id), ",
         "pruned AS (DELETE FROM configuration_revisions ",
         "WHERE configuration_id = (SELECT id FROM head) AND revision <= $10) ",
-        "SELECT id FROM head"
+        "SELECT id FROM told"
     ),
 };
 
@@ -257,7 +257,8 @@ impl Storage {
 
 impl Storage {
     /// Writes the revision that follows the newest one, which is not a deletion, with its audit record
-    /// and its news; the oldest ones are dropped. `false`, and nothing is written, when that is not the
+    /// and its news; the oldest ones are dropped. The
+    /// number of its news; `None`, and nothing is written, when it is not the
     /// newest any more, another is writing it, its application was changed since it was read, or the
     /// generation is closed: a transaction finds out which.
     ///
@@ -268,8 +269,8 @@ impl Storage {
         application: &Application,
         new: &NewRevision,
         record: &AuditRecord,
-    ) -> Result<bool, StorageError> {
-        self.write_whole(&WRITE_ON, |text| {
+    ) -> Result<Option<u64>, StorageError> {
+        let written = self.write_whole(&WRITE_ON, |text| {
             let query = sqlx::query(text)
                 .bind(new.configuration.to_string())
                 .bind(stored(new.revision.0))
@@ -282,8 +283,8 @@ impl Storage {
                 .bind(json(&new.changed))
                 .bind(stored(new.revision.0.saturating_sub(HISTORY_LENGTH)));
             bind_audit(query, record)
-        })
-        .await
+        });
+        written.await?.map(|row| Columns::of("changes", &row).number("id")).transpose()
     }
 }
 

@@ -20,7 +20,11 @@ use std::{
 };
 
 use scopeguard::ScopeGuard;
-use sqlx::{AnyConnection, AnyPool, any::Any, pool::PoolConnection};
+use sqlx::{
+    AnyConnection, AnyPool,
+    any::{Any, AnyRow},
+    pool::PoolConnection,
+};
 use sso_core::clock::Clock;
 use tokio::{runtime::Handle, sync::oneshot};
 
@@ -29,7 +33,7 @@ use super::{StorageError, connect::ACQUIRE_TIMEOUT, whole::Bound};
 /// Transactions of one group at the most: with more, one flush to the disk is a small part already.
 const MEMBERS: usize = 64;
 /// A group older than this takes nobody more: the first of it must not wait for many.
-const LONGEST: Duration = Duration::from_millis(5);
+const LONGEST: Duration = Duration::from_millis(10);
 /// Writers that wait at the most. A group takes some milliseconds, so that the last of them waits for a
 /// fraction of a second; more would only wait to be given up.
 pub(super) const MOST_WAITING: usize = 512;
@@ -132,18 +136,18 @@ impl Group {
         }
     }
 
-    /// Begins and works in one step; whether a row came back. Again when the group before turns out to have
-    /// ended by itself.
+    /// Begins and works in one step; the last row that came back. Again when the group before turns out to
+    /// have ended by itself.
     pub(super) async fn run<'q>(
         &self,
         script: &Script,
         bind: &impl Fn(&'static str) -> Bound<'q>,
-    ) -> Result<(Member, bool), StorageError> {
+    ) -> Result<(Member, Option<AnyRow>), StorageError> {
         loop {
             let mut member = self.take(false).await?;
             let query = bind(if member.first { script.first } else { script.next });
             match query.fetch_all(member.connection()).await {
-                Ok(rows) => return Ok((member, !rows.is_empty())),
+                Ok(mut rows) => return Ok((member, rows.pop())),
                 Err(error) if !member.first && is_ended(&error) => {}
                 Err(error) => return Err(error.into()),
             }

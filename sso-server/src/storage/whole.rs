@@ -1,6 +1,9 @@
 //! Writes that are one statement: one way to the database and back, and no lock held meanwhile.
 
-use sqlx::{any::Any, query::Query};
+use sqlx::{
+    any::{Any, AnyRow},
+    query::Query,
+};
 
 use super::{
     Storage, StorageError, Writers,
@@ -45,17 +48,18 @@ pub(super) fn bind_audit<'q>(query: Bound<'q>, record: &'q AuditRecord) -> Bound
 }
 
 impl Storage {
-    /// Writes all of it or nothing, durably; whether it was written.
+    /// Writes all of it or nothing, durably; the last row that it gave, and none where nothing was
+    /// written.
     pub(super) async fn write_whole<'q>(
         &self,
         whole: &Whole,
         bind: impl Fn(&'static str) -> Bound<'q>,
-    ) -> Result<bool, StorageError> {
+    ) -> Result<Option<AnyRow>, StorageError> {
         match &self.writers {
             Writers::Sqlite(group, _) => {
                 let (member, written) = group.run(&whole.sqlite, &bind).await?;
                 // What was not written was perhaps because of a member before.
-                if written { member.commit().await } else { member.rollback().await }?;
+                if written.is_some() { member.commit().await } else { member.rollback().await }?;
                 Ok(written)
             }
             Writers::Postgres(writers) => {
@@ -63,7 +67,7 @@ impl Storage {
                     let _place = self.waiting.enter()?;
                     within(&self.runtime, writers.acquire()).await?
                 };
-                Ok(!bind(whole.postgres).fetch_all(&mut *connection).await?.is_empty())
+                Ok(bind(whole.postgres).fetch_all(&mut *connection).await?.pop())
             }
         }
     }

@@ -16,7 +16,6 @@ use crate::{
     model::{
         Account, Application, ApplicationFlag, ApplicationName, Caller, Credentials, Proof, Ticket,
     },
-    storage::StorageError,
 };
 
 /// What is to be redeemed.
@@ -55,8 +54,8 @@ struct Passed {
 
 impl Tickets {
     /// Redeems a ticket for the credentials that the application maps to the account it was issued to.
-    /// Nothing of them leaves before the record is durable; where tickets are redeemed once, the record
-    /// and the mark that it was redeemed are one transaction.
+    /// Nothing of them leaves before the record is taken; where tickets are redeemed once, this one is marked
+    /// before that, durably.
     ///
     /// # Errors
     /// In this order: `REMOTE_LOOKUP_NOT_ALLOWED`, `SYSTEM_DISABLED`, a missing role,
@@ -198,44 +197,38 @@ impl Tickets {
         Err(Error::new(Reason::TicketOutdated, message))
     }
 
-    /// Records that the credentials are about to be revealed and, where tickets are redeemed once, that
-    /// this one was.
+    /// Where tickets are redeemed once, marks this one; then records that the credentials are about to be
+    /// revealed.
     async fn record(&self, call: &Call, passed: &Passed) -> Result<(), Error> {
         let Passed { application, ticket, credentials, remembered_until, .. } = passed;
+        if application.has(ApplicationFlag::OneTimeTickets) {
+            self.audit.require_reveals()?;
+            let times = (self.clock.now(), *remembered_until);
+            if !self.storage.redeem_ticket(ticket.id, application.id, times).await? {
+                let message = format!(
+                    "ticket {} was redeemed before, and application \"{}\" takes each ticket once; ask for a new one",
+                    ticket.id, application.name
+                );
+                return Err(Error::new(Reason::TicketRedeemed, message));
+            }
+        }
         let detail = issued_to(ticket);
         let subject = Subject {
             application: application.name.as_str(),
             object: credentials.external_user.as_str(),
             detail: &detail,
         };
-        let action = Action::TicketRedeem;
-        if !application.has(ApplicationFlag::OneTimeTickets) {
-            return self.audit.reveal(call, action, subject).await;
-        }
-        let (now, id) = (self.clock.now(), ticket.id);
-        let record = self.audit.entry(call, action, subject);
-        let times = (now, *remembered_until);
-        let first = match self.storage.redeem_ticket(id, application.id, times, &record).await {
-            // Step by step it shows what the database does not accept.
-            Err(StorageError::Statement(_)) => {
-                let mut transaction = self.storage.begin().await?;
-                let first = transaction.redeem_ticket(id, application.id, now, times.1).await?;
-                if first {
-                    self.audit.record(&mut transaction, call, action, subject).await?;
-                }
-                transaction.commit().await?;
-                first
+        let recorded = self.audit.reveal(call, Action::TicketRedeem, subject).await;
+        recorded.map_err(|error| match application.has(ApplicationFlag::OneTimeTickets) {
+            true => {
+                let message = format!(
+                    "ticket {} counts as redeemed, and nothing was revealed, as that cannot be recorded; ask for a new one: {}",
+                    ticket.id, error.message
+                );
+                Error::new(Reason::TicketRedeemed, message)
             }
-            other => other?,
-        };
-        if first {
-            return Ok(());
-        }
-        let message = format!(
-            "ticket {id} was redeemed before, and application \"{}\" takes each ticket once; ask for a new one",
-            application.name
-        );
-        Err(Error::new(Reason::TicketRedeemed, message))
+            false => error,
+        })
     }
 }
 

@@ -103,7 +103,7 @@ impl Place {
                 let (audit, ..) = &self.audits[server];
                 let account = Account::parse(CALLERS[caller]).unwrap();
                 let caller = Caller::new(account, BTreeMap::new(), Proof::Certificate).into();
-                let call = Call { caller, request_id: Uuid::now_v7(), local: true };
+                let call = Call { caller, request_id: Uuid::now_v7(), local: true, change: None };
                 let object = number.to_string();
                 let subject =
                     Subject { application: APPLICATIONS[of], object: &object, detail: "" };
@@ -201,7 +201,12 @@ async fn what_a_batch_of_many_applications_holds_is_found() {
         };
         let (audit, ..) = &place.audits[0];
         for number in 0..60 {
-            let call = Call { caller: caller(number), request_id: Uuid::now_v7(), local: true };
+            let call = Call {
+                caller: caller(number),
+                request_id: Uuid::now_v7(),
+                local: true,
+                change: None,
+            };
             let application = format!("App {}", number % 30);
             let subject = Subject { application: &application, object: "", detail: "" };
             audit.reveal(&call, Action::ConfigurationReveal, subject).await.unwrap();

@@ -15,7 +15,12 @@ use super::*;
 fn call(account: &str) -> Call {
     let account = Account::parse(account).unwrap();
     let caller = Caller::new(account, std::collections::BTreeMap::new(), Proof::Certificate);
-    Call { caller: Arc::new(caller), request_id: uuid::Uuid::from_u128(5), local: true }
+    Call {
+        caller: Arc::new(caller),
+        request_id: uuid::Uuid::from_u128(5),
+        local: true,
+        change: None,
+    }
 }
 
 /// A server whose SSO administrators are `DEV\ann` and `DEV\bob`.

@@ -18,6 +18,18 @@ pub fn processor_time(pid: u32) -> Duration {
     ticks(own_ticks(&stat).expect("the fields of a process"))
 }
 
+/// Which children of a process count with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Children {
+    /// None.
+    #[default]
+    No,
+    /// Those that have ended.
+    Ended,
+    /// Those that live and those that have ended.
+    All,
+}
+
 /// Processes that count as one, by their ids.
 #[derive(Clone, Debug, Default)]
 pub struct Group {
@@ -25,21 +37,21 @@ pub struct Group {
     pub name: String,
     /// The processes.
     pub processes: Vec<u32>,
-    /// Their children count too, also those that have ended.
-    pub with_children: bool,
+    /// Which of their children count too.
+    pub children: Children,
 }
 
 impl Group {
     /// One process, without its children.
     #[must_use]
     pub fn of(name: &str, process: u32) -> Self {
-        Self { name: name.to_owned(), processes: vec![process], with_children: false }
+        Self { name: name.to_owned(), processes: vec![process], children: Children::No }
     }
 
     /// One process with its children.
     #[must_use]
     pub fn with_children(name: &str, process: u32) -> Self {
-        Self { with_children: true, ..Self::of(name, process) }
+        Self { children: Children::All, ..Self::of(name, process) }
     }
 
     /// What they have spent so far; what cannot be read counts as nothing.
@@ -49,8 +61,10 @@ impl Group {
         for process in &self.processes {
             let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
             spent += own_ticks(&stat).unwrap_or_default();
-            if self.with_children {
+            if self.children != Children::No {
                 spent += reaped_ticks(&stat).unwrap_or_default();
+            }
+            if self.children == Children::All {
                 spent += children(*process)
                     .into_iter()
                     .filter_map(|child| fs::read_to_string(format!("/proc/{child}/stat")).ok())

@@ -5,6 +5,7 @@ pub mod call;
 pub mod callgrind;
 pub mod drive;
 pub mod fill;
+pub mod peers;
 pub mod report;
 pub mod round;
 pub mod schedule;

@@ -233,14 +233,19 @@ impl Series {
             self.key(),
             subject.name.clone(),
             spread(over(|round| round.per_second), 0) + &refused,
-            format!("{:.3}", over(|round| round.p50).median / 1000.0),
-            format!("{:.2}", over(|round| round.p99).median / 1000.0),
+            latency(over(|round| round.p50).median, 3),
+            latency(over(|round| round.p99).median, 2),
             spread(over(|round| round.server_cpu), 1) + &database,
             to_echo(|round| round.per_second),
             to_echo(|round| round.server_cpu),
             format!("{:.2}{repeated}", over(|round| round.foreign_cores).max),
         ]
     }
+}
+
+/// Milliseconds; programs of others do not always say it.
+fn latency(micros: f64, digits: usize) -> String {
+    if micros > 0.0 { format!("{:.digits$}", micros / 1000.0) } else { "–".to_owned() }
 }
 
 fn spread(middle: Middle, digits: usize) -> String {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    accounting::{Group, MOST_FOREIGN_CORES, load_average, resident_kib},
+    accounting::{Group, MOST_FOREIGN_CORES, Spent, load_average, resident_kib},
     drive::{Outcome, Plan, run},
 };
 
@@ -58,30 +58,37 @@ impl Round {
     /// The round of an outcome.
     #[must_use]
     pub fn of(outcome: &Outcome, server: u32) -> Self {
-        let (answers, seconds) = (outcome.answered.len(), outcome.took.as_secs_f64().max(1e-9));
         let quantile =
             |at: f64| micros(Duration::from_nanos(outcome.answered.value_at_quantile(at)));
-        let cpu = |name: &str| {
-            let spent = outcome.spent.groups.get(name).copied().unwrap_or_default();
-            micros(spent) / answers.max(1) as f64
-        };
         let refused = outcome.refused.value_at_quantile(0.99);
         Self {
-            per_second: answers as f64 / seconds,
             p50: quantile(0.5),
             p90: quantile(0.9),
             p99: quantile(0.99),
             p999: quantile(0.999),
             max: micros(Duration::from_nanos(outcome.answered.max())),
+            refused_per_second: outcome.refused.len() as f64 / seconds(outcome.took),
+            refused_p99: micros(Duration::from_nanos(refused)),
+            ..Self::costs(outcome.answered.len() as f64, outcome.took, &outcome.spent, server)
+        }
+    }
+
+    /// The round in which so many were answered, without latencies.
+    #[must_use]
+    pub fn costs(answers: f64, took: Duration, spent: &Spent, server: u32) -> Self {
+        let cpu = |name: &str| {
+            let spent = spent.groups.get(name).copied().unwrap_or_default();
+            micros(spent) / answers.max(1.0)
+        };
+        Self {
+            per_second: answers / seconds(took),
             server_cpu: cpu(SERVER),
             database_cpu: cpu(DATABASE),
             generator_cpu: cpu(GENERATOR),
-            refused_per_second: outcome.refused.len() as f64 / seconds,
-            refused_p99: micros(Duration::from_nanos(refused)),
             resident_kib: resident_kib(server),
-            foreign_cores: outcome.spent.foreign_cores,
+            foreign_cores: spent.foreign_cores,
             load_average: load_average(),
-            thrown_away: 0,
+            ..Self::default()
         }
     }
 }
@@ -97,7 +104,10 @@ pub fn measure(mut plan: impl FnMut() -> Plan, groups: &[Group]) -> Result<Round
     undisturbed(|| Ok(Round::of(&run(plan(), groups)?, server)))
 }
 
-fn undisturbed(mut round: impl FnMut() -> Result<Round, String>) -> Result<Round, String> {
+/// The round, again where others took more than [`MOST_FOREIGN_CORES`] meanwhile.
+pub(super) fn undisturbed(
+    mut round: impl FnMut() -> Result<Round, String>,
+) -> Result<Round, String> {
     let mut thrown_away = 0;
     loop {
         let done = Round { thrown_away, ..round()? };
@@ -148,6 +158,10 @@ impl Middle {
     }
 }
 
+fn seconds(duration: Duration) -> f64 {
+    duration.as_secs_f64().max(1e-9)
+}
+
 fn micros(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e6
 }
@@ -157,7 +171,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::load::{accounting::Spent, drive::latencies};
+    use crate::load::drive::latencies;
 
     #[test]
     fn quantiles_and_costs_of_a_round() {

@@ -14,7 +14,7 @@ use time::Duration;
 use tokio::runtime::Runtime;
 
 use super::{
-    accounting::Group,
+    accounting::{Children, Group},
     fill,
     round::{DATABASE, GENERATOR, SERVER},
 };
@@ -177,8 +177,9 @@ impl Stand {
         let others = others.into_iter().filter(|id| *id != server).collect();
         let mut groups = vec![
             own,
-            Group { name: "others".to_owned(), processes: others, with_children: false },
-            Group::of(GENERATOR, std::process::id()),
+            Group { name: "others".to_owned(), processes: others, ..Group::default() },
+            // Programs of others that drive their own servers end with their rounds.
+            Group { children: Children::Ended, ..Group::of(GENERATOR, std::process::id()) },
         ];
         if let Some(id) = self.database.as_ref().and_then(postgres::Server::id) {
             groups.push(Group::with_children(DATABASE, id));

@@ -284,9 +284,103 @@ fn applications_and_the_system_stand_by_their_own_changes() {
 fn ids_spread_over_the_places() {
     let table = Table::new(1 << 12);
     for _ in 0..1 << 12 {
-        table.raise(Uuid::now_v7(), 1);
+        table.place(Uuid::now_v7()).unwrap().store(1, Ordering::Relaxed);
     }
     let taken = table.0.iter().filter(|place| place.load(Ordering::Relaxed) > 0).count();
     // As many as by chance: 1 - 1/e of them.
     assert!(taken > 2300, "{taken}");
+}
+
+#[test]
+fn what_was_seen_goes_on_with_the_feed_and_with_what_is_made_here() {
+    let ticks = Ticks::with_places(1 << 4, 1 << 4);
+    ticks.saw(10);
+    assert!(ticks.have_seen(10) && !ticks.have_seen(11));
+    // In the order of numbers and not: up to the first that is missing.
+    ticks.made(11);
+    assert!(ticks.have_seen(11) && ticks.was_made_here(11) && !ticks.was_made_here(10));
+    ticks.made(14);
+    ticks.made(13);
+    assert!(!ticks.have_seen(12) && !ticks.have_seen(14));
+    ticks.saw(12);
+    assert!(ticks.have_seen(12));
+    ticks.made(15);
+    assert!(ticks.have_seen(15) && !ticks.have_seen(16));
+    // A look that began before does not take anything back.
+    ticks.saw(13);
+    assert!(ticks.have_seen(15));
+    // More than there are places for wait for the feed, and are not taken for others.
+    let far = 16 + 3 * MADE as u64;
+    ticks.made(far);
+    assert!(!ticks.have_seen(16) && !ticks.was_made_here(16));
+    ticks.saw(far);
+    assert!(ticks.have_seen(far));
+    // Of another database the numbers mean nothing.
+    ticks.everything_changed();
+    assert!(!ticks.have_seen(1) && !ticks.was_made_here(far) && ticks.have_seen(0));
+}
+
+#[test]
+fn what_was_written_here_is_kept_where_nothing_else_changed() {
+    let ticks = Ticks::with_places(1 << 8, 1 << 8);
+    let (application, id) = (ApplicationId::generate(), ConfigurationId::generate());
+    let changes = [
+        Change::Configuration(application, id),
+        Change::Mappings(application),
+        Change::Application(application),
+        Change::System,
+    ];
+    let since = ticks.now();
+    let tick = ticks.changed_row(application, id.0, since).unwrap();
+    assert!(!ticks.row_stands(application, id.0, since), "what was read before");
+    assert!(ticks.row_stands(application, id.0, tick), "what was written");
+    for change in changes {
+        let since = ticks.now();
+        ticks.changed(change);
+        assert_eq!(ticks.changed_row(application, id.0, since), None, "{change:?} came between");
+        let tick = ticks.changed_row(application, id.0, ticks.now()).unwrap();
+        ticks.changed(change);
+        assert!(!ticks.row_stands(application, id.0, tick), "{change:?} came after");
+    }
+}
+
+/// Of two who change a row, the one that commits first may begin the later tick, and is not remembered over
+/// the other, however the steps of both come between each other.
+#[test]
+fn of_two_who_write_a_row_the_older_one_is_not_kept() {
+    let (application, id) = (ApplicationId::generate(), ConfigurationId::generate());
+    for _ in 0..20_000 {
+        let ticks = Ticks::with_places(1, 1);
+        let start = std::sync::Barrier::new(2);
+        let since = ticks.now();
+        let older = std::thread::scope(|scope| {
+            let older = scope.spawn(|| {
+                start.wait();
+                ticks.changed_row(application, id.0, since)
+            });
+            start.wait();
+            ticks.changed(Change::Configuration(application, id));
+            older.join().unwrap()
+        });
+        let kept = older.is_some_and(|tick| ticks.row_stands(application, id.0, tick));
+        // Kept and standing it is only where the other had ended before this one began.
+        assert!(!kept, "{older:?}");
+    }
+}
+
+/// The same with the steps of the other one at the worst moment.
+#[test]
+fn a_change_that_puts_its_tick_down_late_is_noticed() {
+    let ticks = Ticks::with_places(1 << 4, 1 << 4);
+    let (application, id) = (ApplicationId::generate(), ConfigurationId::generate());
+    let since = ticks.now();
+    // Another one has begun its tick, and has not put it down yet.
+    let begun = ticks.next();
+    let tick = ticks.changed_row(application, id.0, since);
+    // What it does now is what `raise` does from there on.
+    let place = ticks.rows.place(id.0).unwrap();
+    place.fetch_max(begun, Ordering::SeqCst);
+    assert_ne!(ticks.last.load(Ordering::SeqCst), begun);
+    place.fetch_max(ticks.next(), Ordering::SeqCst);
+    assert!(!tick.is_some_and(|tick| ticks.row_stands(application, id.0, tick)));
 }

@@ -10,6 +10,7 @@
 mod figures;
 mod instructions;
 mod options;
+mod peers;
 mod rotation;
 mod run;
 
@@ -39,6 +40,7 @@ fn dispatch(command: Command) -> Result<(), String> {
     match command {
         Command::Echo { certificate, key, ca } => serve_echo(&certificate, &key, &ca),
         Command::Run(options) => run::run(&options),
+        Command::Peers(options) => peers::peers(&options),
         Command::Start(options) => figures::start(&options),
         Command::Watch(options) => figures::watch(&options),
         Command::Memory(options) => figures::memory(&options),

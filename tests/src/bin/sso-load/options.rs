@@ -16,6 +16,9 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Runs workloads, each interleaved with the echo of the same sizes.
     Run(RunOptions),
+    /// Reads and writes secrets, in turn with the echo and with etcd, Redis and PostgreSQL, as far as they are
+    /// installed.
+    Peers(PeersOptions),
     /// How long the server takes from its start until it is ready.
     Start(StartOptions),
     /// How long it takes from a write until the last of many watchers was told.
@@ -131,6 +134,26 @@ pub(crate) struct RunOptions {
     pub(crate) rotate: bool,
     #[command(flatten)]
     pub(crate) report: ReportOptions,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct PeersOptions {
+    #[command(flatten)]
+    pub(crate) stand: StandOptions,
+    #[command(flatten)]
+    pub(crate) report: ReportOptions,
+    /// Connections, where a client has several requests in flight on one.
+    #[arg(long, default_value_t = 8)]
+    pub(crate) connections: usize,
+    /// Requests in flight over all connections; several: one after the other.
+    #[arg(long, value_delimiter = ',', default_value = "64")]
+    pub(crate) in_flight: Vec<usize>,
+    /// Seconds of a round.
+    #[arg(long, default_value_t = 4.0)]
+    pub(crate) seconds: f64,
+    /// Rounds of each.
+    #[arg(long, default_value_t = 5)]
+    pub(crate) rounds: usize,
 }
 
 /// How a report is shown and kept.
