@@ -1,4 +1,4 @@
-//! Reading by key in batches. A read that comes alone is made at once; those that come while
+//! Reading by key in batches, and redeeming tickets. A read that comes alone is made at once; those that come while
 //! [`AT_ONCE`] reads of their kind are under way wait together for the first of these to end, and are
 //! then one statement. Nothing waits for a timer, and the more is asked for at a time, the less a key
 //! costs.
@@ -17,7 +17,9 @@ use tokio::{runtime::Handle, sync::oneshot};
 
 use super::{
     Dialect, Storage, StorageError, StoredConfiguration, StoredMapping, applications,
-    configurations, mappings, rows::Columns,
+    configurations, mappings,
+    rows::Columns,
+    tickets::{self, Redemption},
 };
 use crate::model::{Application, ApplicationId, ApplicationName, Identifier, MappingKey};
 
@@ -30,17 +32,18 @@ const MOST: usize = 32;
 
 /// A row of an application by the canonical text that names it there.
 type RowKey = (ApplicationId, Box<str>);
-type Found<V> = Result<Option<V>, StorageError>;
+pub(super) type Found<V> = Result<Option<V>, StorageError>;
 /// What is under each key; one that is damaged spoils no other.
-type FoundMany<V> = Result<Vec<Found<V>>, StorageError>;
+pub(super) type FoundMany<V> = Result<Vec<Found<V>>, StorageError>;
 type ReadMany<K, V> = fn(Storage, Vec<K>) -> BoxFuture<'static, FoundMany<V>>;
 
-/// What is read in batches.
+/// What is read, or redeemed, in batches.
 pub(super) struct Batches {
     applications: Arc<Queue<Box<str>, Arc<Application>>>,
     by_account: Arc<Queue<RowKey, StoredMapping>>,
     by_external_user: Arc<Queue<RowKey, StoredMapping>>,
     configurations: Arc<Queue<RowKey, StoredConfiguration>>,
+    redemptions: Arc<Queue<Redemption, bool>>,
 }
 
 impl Batches {
@@ -65,7 +68,13 @@ impl Batches {
                     in_places(keys.len(), &rows, configurations::configuration)
                 })
             }),
+            redemptions: Queue::new(|storage, keys| Box::pin(tickets::redeem_many(storage, keys))),
         }
+    }
+
+    /// Marks a ticket, with those that others come with.
+    pub(super) async fn redeem(&self, storage: &Storage, redemption: Redemption) -> Found<bool> {
+        self.redemptions.load(storage, redemption).await
     }
 }
 

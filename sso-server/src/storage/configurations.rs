@@ -284,7 +284,7 @@ impl Storage {
                 .bind(stored(new.revision.0.saturating_sub(HISTORY_LENGTH)));
             bind_audit(query, record)
         });
-        written.await?.map(|row| Columns::of("changes", &row).number("id")).transpose()
+        written.await?.last().map(|row| Columns::of("changes", row).number("id")).transpose()
     }
 }
 

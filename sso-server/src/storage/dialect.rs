@@ -109,6 +109,14 @@ pub(super) struct Whole {
 }
 
 impl Whole {
+    /// One statement for both databases, built once for the life of the process.
+    pub(super) fn built(text: String) -> Self {
+        let first = format!("BEGIN IMMEDIATE; SAVEPOINT joint; SAVEPOINT member; {text}");
+        let next = format!("RELEASE member; SAVEPOINT member; {text}");
+        let sqlite = Script { first: first.leak(), next: next.leak() };
+        Self { sqlite, postgres: text.leak() }
+    }
+
     /// The texts for one dialect.
     pub(super) fn texts(&self, dialect: Dialect) -> Vec<&'static str> {
         match dialect {

@@ -136,18 +136,18 @@ impl Group {
         }
     }
 
-    /// Begins and works in one step; the last row that came back. Again when the group before turns out to
+    /// Begins and works in one step; the rows that came back. Again when the group before turns out to
     /// have ended by itself.
     pub(super) async fn run<'q>(
         &self,
         script: &Script,
         bind: &impl Fn(&'static str) -> Bound<'q>,
-    ) -> Result<(Member, Option<AnyRow>), StorageError> {
+    ) -> Result<(Member, Vec<AnyRow>), StorageError> {
         loop {
             let mut member = self.take(false).await?;
             let query = bind(if member.first { script.first } else { script.next });
             match query.fetch_all(member.connection()).await {
-                Ok(mut rows) => return Ok((member, rows.pop())),
+                Ok(rows) => return Ok((member, rows)),
                 Err(error) if !member.first && is_ended(&error) => {}
                 Err(error) => return Err(error.into()),
             }

@@ -174,8 +174,9 @@ impl Storage {
             .chain(audit_batches::built_statements())
             .chain(batches::built_statements(self.dialect()))
             .chain(mappings::built_statements(self.dialect()))
-            .chain(sealed_rows::built_statements(self.dialect()));
-        let wholes = [configurations::WHOLES, tickets::WHOLES].into_iter().flatten();
+            .chain(sealed_rows::built_statements(self.dialect()))
+            .chain(tickets::built_statements(self.dialect()));
+        let wholes = configurations::WHOLES.iter();
         let texts = texts.chain(wholes.flat_map(|whole| whole.texts(self.dialect())));
         let mut connection = self.reader().await?;
         let mut count = 0;

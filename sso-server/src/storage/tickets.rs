@@ -1,24 +1,99 @@
 //! Tickets that were redeemed where each is redeemed once.
 
+use std::{collections::HashSet, sync::LazyLock};
+
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    Storage, StorageError, Transaction,
+    Dialect, Storage, StorageError, Transaction,
+    batches::FoundMany,
     dialect::{Statement, Whole},
-    group::script,
-    rows::micros,
+    rows::{Columns, micros},
 };
 use crate::model::ApplicationId;
 
-macro_rules! redeem {
-    () => {
-        "INSERT INTO redeemed_tickets (ticket_id, application_id, redeemed_at, expires_at) \
-         VALUES ($1, $2, $3, $4) ON CONFLICT (application_id, ticket_id) DO NOTHING \
-         RETURNING redeemed_at"
+/// Redemptions of one statement.
+const SIZES: [usize; 3] = [1, 8, 32];
+static REDEEM: LazyLock<[Whole; 3]> = LazyLock::new(|| SIZES.map(redeem));
+
+/// Marks so many tickets; what was not marked before comes back, and what is asked for twice comes back
+/// once.
+fn redeem(tickets: usize) -> Whole {
+    let row = |number: usize| {
+        let places = (4 * number + 1..4 * number + 5).map(|place| format!("${place}"));
+        format!("({})", places.collect::<Vec<_>>().join(", "))
     };
+    let rows = (0..tickets).map(row).collect::<Vec<_>>().join(", ");
+    Whole::built(format!(
+        "INSERT INTO redeemed_tickets (ticket_id, application_id, redeemed_at, expires_at) \
+         VALUES {rows} ON CONFLICT (application_id, ticket_id) DO NOTHING \
+         RETURNING ticket_id, application_id"
+    ))
 }
-const REDEEM: Whole = Whole { sqlite: script!(redeem!()), postgres: redeem!() };
+
+/// A ticket that is to be redeemed once.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Redemption {
+    ticket: Uuid,
+    application: ApplicationId,
+    at: i64,
+    expires_at: i64,
+    /// Two who come with the same ticket are not one.
+    asker: Uuid,
+}
+
+/// Marks tickets, and says of each whether it was this redemption that did.
+pub(super) async fn redeem_many(storage: Storage, redemptions: Vec<Redemption>) -> FoundMany<bool> {
+    match redeem_together(&storage, &redemptions).await {
+        // One of them is why: an application is gone, or what is of no use.
+        Err(StorageError::Gone | StorageError::Statement(_)) if redemptions.len() > 1 => {
+            let mut first = Vec::with_capacity(redemptions.len());
+            for redemption in &redemptions {
+                let alone = redeem_together(&storage, std::slice::from_ref(redemption)).await;
+                first.push(alone.map(|first| first.first().copied()));
+            }
+            Ok(first)
+        }
+        together => together.map(|first| first.into_iter().map(|first| Ok(Some(first))).collect()),
+    }
+}
+
+async fn redeem_together(
+    storage: &Storage,
+    redemptions: &[Redemption],
+) -> Result<Vec<bool>, StorageError> {
+    let sizes = SIZES.iter().zip(REDEEM.iter());
+    let Some((size, whole)) = sizes.into_iter().find(|(size, _)| redemptions.len() <= **size)
+    else {
+        return Err(StorageError::Overloaded);
+    };
+    // Statements of several servers mark the same tickets in the same order, so that none waits for another
+    // that waits for it.
+    let mut sorted: Vec<_> = redemptions.iter().collect();
+    sorted.sort_unstable_by_key(|it| (it.application.0, it.ticket));
+    let rows = storage.write_whole(whole, |text| {
+        // The places that are left have the last one again, which does nothing.
+        let last = sorted.last().into_iter().cycle();
+        sorted.iter().chain(last).take(*size).fold(sqlx::query(text), |query, it| {
+            query
+                .bind(it.ticket.to_string())
+                .bind(it.application.to_string())
+                .bind(it.at)
+                .bind(it.expires_at)
+        })
+    });
+    let mut marked = HashSet::new();
+    for row in rows.await? {
+        let columns = Columns::of("redeemed_tickets", &row);
+        marked.insert((columns.text("application_id")?, columns.text("ticket_id")?));
+    }
+    // Of those who came with the same one the first has it.
+    let first =
+        |it: &Redemption| marked.remove(&(it.application.to_string(), it.ticket.to_string()));
+    Ok(redemptions.iter().map(first).collect())
+}
+
 /// Servers that prune at the same time pass over each other's rows instead of waiting for them in
 /// different orders.
 const PRUNE: Statement = Statement {
@@ -33,11 +108,16 @@ const PRUNE: Statement = Statement {
 };
 
 pub(super) const STATEMENTS: &[Statement] = &[PRUNE];
-pub(super) const WHOLES: &[Whole] = &[REDEEM];
+
+/// The statements for several tickets.
+pub(super) fn built_statements(dialect: Dialect) -> Vec<String> {
+    REDEEM.iter().flat_map(|whole| whole.texts(dialect)).map(str::to_owned).collect()
+}
 
 impl Storage {
     /// Marks a ticket as redeemed by an application, durably; `false`, and nothing is written, when it was
-    /// before. Of any number at the same time exactly one gets `true`.
+    /// before. Of any number at the same time exactly one gets `true`. Those that come together are one
+    /// statement.
     ///
     /// # Errors
     /// `Gone` when the application was deleted meanwhile; `Overloaded`, `Unavailable`.
@@ -47,14 +127,14 @@ impl Storage {
         application: ApplicationId,
         (at, expires_at): (OffsetDateTime, OffsetDateTime),
     ) -> Result<bool, StorageError> {
-        let redeemed = self.write_whole(&REDEEM, |text| {
-            sqlx::query(text)
-                .bind(ticket.to_string())
-                .bind(application.to_string())
-                .bind(micros(at))
-                .bind(micros(expires_at))
-        });
-        Ok(redeemed.await?.is_some())
+        let redemption = Redemption {
+            ticket,
+            application,
+            at: micros(at),
+            expires_at: micros(expires_at),
+            asker: Uuid::now_v7(),
+        };
+        Ok(self.batches.redeem(self, redemption).await?.unwrap_or_default())
     }
 }
 

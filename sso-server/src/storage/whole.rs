@@ -48,18 +48,17 @@ pub(super) fn bind_audit<'q>(query: Bound<'q>, record: &'q AuditRecord) -> Bound
 }
 
 impl Storage {
-    /// Writes all of it or nothing, durably; the last row that it gave, and none where nothing was
-    /// written.
+    /// Writes all of it or nothing, durably; the rows that it gave, and none where nothing was written.
     pub(super) async fn write_whole<'q>(
         &self,
         whole: &Whole,
         bind: impl Fn(&'static str) -> Bound<'q>,
-    ) -> Result<Option<AnyRow>, StorageError> {
+    ) -> Result<Vec<AnyRow>, StorageError> {
         match &self.writers {
             Writers::Sqlite(group, _) => {
                 let (member, written) = group.run(&whole.sqlite, &bind).await?;
                 // What was not written was perhaps because of a member before.
-                if written.is_some() { member.commit().await } else { member.rollback().await }?;
+                if written.is_empty() { member.rollback().await } else { member.commit().await }?;
                 Ok(written)
             }
             Writers::Postgres(writers) => {
@@ -67,7 +66,7 @@ impl Storage {
                     let _place = self.waiting.enter()?;
                     within(&self.runtime, writers.acquire()).await?
                 };
-                Ok(bind(whole.postgres).fetch_all(&mut *connection).await?.pop())
+                Ok(bind(whole.postgres).fetch_all(&mut *connection).await?)
             }
         }
     }

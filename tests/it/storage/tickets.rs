@@ -149,3 +149,30 @@ async fn servers_that_prune_at_once_do_not_get_in_each_others_way() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn one_that_is_refused_spoils_none_of_those_that_come_with_it() {
+    on_each(async |scene| {
+        let app = application("a");
+        insert(&scene.storage, &app).await.unwrap();
+        let gone = application("b").id;
+        let start = Arc::new(Barrier::new(64));
+        let tasks: Vec<_> = (0..64)
+            .map(|number| {
+                let (storage, start) = (scene.storage.clone(), Arc::clone(&start));
+                let by = if number % 8 == 5 { gone } else { app.id };
+                tokio::spawn(async move {
+                    start.wait().await;
+                    (number, redeem(&storage, Uuid::new_v4(), by).await)
+                })
+            })
+            .collect();
+        for task in tasks {
+            let (number, first) = task.await.unwrap();
+            let expected = if number % 8 == 5 { Err(StorageError::Gone) } else { Ok(true) };
+            assert_eq!(first, expected, "{number}");
+        }
+        assert_eq!(scene.count("SELECT COUNT(*) FROM redeemed_tickets").await, 56);
+    })
+    .await;
+}

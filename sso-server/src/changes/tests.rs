@@ -1,0 +1,78 @@
+use sso_core::clock::Clock;
+use time::macros::datetime;
+
+use super::*;
+use crate::{
+    model::{Accounts, GlobalInfo},
+    storage::{DatabaseSettings, DatabaseUrl},
+};
+
+/// Two servers on one database; the feed of the first is read.
+struct Scene {
+    changes: Changes,
+    other: Storage,
+    stop: CancellationToken,
+    _folder: tempfile::TempDir,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("sso.db").display());
+        let settings = DatabaseSettings::new(DatabaseUrl::parse(&url).unwrap());
+        let storage = Storage::open(&settings, Clock::System).await.unwrap();
+        storage.migrate().await.unwrap();
+        let other = Storage::open(&settings, Clock::System).await.unwrap();
+        let global = GlobalInfo::initial(Accounts::default(), Accounts::default());
+        let stop = CancellationToken::new();
+        let access = Arc::new(Access::new(global));
+        let (changes, reader) = Changes::begin(storage, access, stop.clone()).await.unwrap();
+        tokio::spawn(reader.run(stop.clone()));
+        Self { changes, other, stop, _folder: folder }
+    }
+
+    /// Somebody else makes a change; its number.
+    async fn change(&self, change: Change) -> u64 {
+        let mut transaction = self.other.begin().await.unwrap();
+        let at = datetime!(2026-03-01 12:00 UTC);
+        let number = transaction.insert_change(change, at).await.unwrap();
+        transaction.commit().await.unwrap();
+        number
+    }
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_change_of_another_server_finds_it_taken_in() {
+    let scene = Scene::new().await;
+    let application = ApplicationId::generate();
+    for _ in 0..20 {
+        let since = scene.changes.ticks().now();
+        let number = scene.change(Change::Application(application)).await;
+        scene.changes.wait_for(number).await.unwrap();
+        assert!(!scene.changes.ticks().application_stands(application, since));
+        // From now on nobody waits for it.
+        assert!(scene.changes.ticks().have_seen(number));
+    }
+    scene.stop.cancel();
+}
+
+#[tokio::test]
+async fn a_change_that_is_not_there_is_refused() {
+    let scene = Scene::new().await;
+    let number = scene.change(Change::System).await;
+    let refused = scene.changes.wait_for(number + 1000).await.unwrap_err();
+    assert_eq!(refused.reason, Reason::ChangeNotSeen, "{}", refused.message);
+    scene.changes.wait_for(number).await.unwrap();
+    // The feed is not read any more.
+    scene.stop.cancel();
+    let unread = async {
+        loop {
+            match scene.changes.wait_for(number + 1000).await.unwrap_err().reason {
+                Reason::ChangeNotSeen => tokio::task::yield_now().await,
+                reason => break reason,
+            }
+        }
+    };
+    let reason = tokio::time::timeout(Duration::from_secs(30), unread).await.unwrap();
+    assert_eq!(reason, Reason::DatabaseUnavailable);
+}
