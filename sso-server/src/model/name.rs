@@ -9,6 +9,14 @@ use crate::error::Error;
 
 /// The canonical form under which two spellings are the same name.
 pub(crate) fn canonical(text: &str) -> String {
+    // Most names are, and of them nothing else changes.
+    if text.is_ascii() {
+        return text.to_ascii_lowercase();
+    }
+    of_any_script(text)
+}
+
+fn of_any_script(text: &str) -> String {
     text.nfkc().collect::<String>().to_lowercase().nfkc().collect()
 }
 
@@ -252,6 +260,11 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_short_way_gives_what_the_long_one_does(text in "[ -~]{0,40}|[\\x00-\\x7f]{0,40}") {
+            prop_assert_eq!(canonical(&text), of_any_script(&text));
+        }
+
         #[test]
         fn the_canonical_form_is_stable(text in "\\PC{1,40}") {
             if let Ok(name) = Identifier::parse(&text) {

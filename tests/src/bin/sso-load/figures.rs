@@ -106,7 +106,8 @@ pub(crate) fn memory(options: &MemoryOptions) -> Result<(), String> {
         let each = (idle - rows) / options.connections.max(1) as f64;
         let name = format!("for each of {} idle connections", options.connections);
         report.figures.push(figure(name, [each], "KiB"));
-        let watchers = stand.block_on(Watchers::open(stand, options.watchers, 64))?;
+        let watchers =
+            stand.block_on(Watchers::open(stand, options.watchers, stand.users().len()))?;
         let each = (kib() - idle) / options.watchers.max(1) as f64;
         let name = format!("for each of {} watchers", options.watchers);
         report.figures.push(figure(name, [each], "KiB"));

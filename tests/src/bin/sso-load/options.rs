@@ -187,8 +187,8 @@ pub(crate) struct WatchOptions {
     /// How many watch; several: one after the other.
     #[arg(long, value_delimiter = ',', default_value = "100,1000")]
     pub(crate) watchers: Vec<usize>,
-    /// Connections that they share.
-    #[arg(long, default_value_t = 64)]
+    /// Connections that they share, each of another account: one may have 256 watches open.
+    #[arg(long, default_value_t = 48)]
     pub(crate) connections: usize,
     /// How many changes.
     #[arg(long, default_value_t = 20)]
