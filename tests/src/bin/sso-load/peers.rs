@@ -34,7 +34,10 @@ fn beside(options: &PeersOptions, stand: &mut Stand, report: &mut Report) -> Res
         threads: thread::available_parallelism().map_or(1, usize::from),
     };
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let peers = peers::start(&Identity::make(folder.path()), &shape)?;
+    let (peers, absent) = peers::start(&Identity::make(folder.path()), &shape)?;
+    for name in absent {
+        eprintln!("left out: {name} is not installed here");
+    }
     for in_flight in &options.in_flight {
         shape.in_flight = *in_flight;
         for ask in [Ask::Read, Ask::Write] {

@@ -108,32 +108,34 @@ impl Identity {
     }
 }
 
-/// Starts and fills everyone that is installed; the others are named on standard error.
+/// Those that run, and the names of those that are not installed.
+type Started = (Vec<Box<dyn Peer>>, Vec<&'static str>);
+
+/// Starts and fills everyone that is installed.
 ///
 /// # Errors
 /// When one does not start, or cannot be filled.
-pub fn start(identity: &Identity, shape: &Shape) -> Result<Vec<Box<dyn Peer>>, String> {
-    let mut peers: Vec<Box<dyn Peer>> = Vec::new();
+pub fn start(identity: &Identity, shape: &Shape) -> Result<Started, String> {
+    let (mut peers, mut absent): Started = (Vec::new(), Vec::new());
     if installed("etcd") {
         peers.push(Box::new(etcd::Etcd::start(identity, shape)?));
+    } else {
+        absent.push("etcd");
     }
     if installed("redis-server") && installed("redis-benchmark") {
         peers.push(Box::new(redis::Redis::start(identity, shape)?));
+    } else {
+        absent.push("Redis");
     }
     match postgresql::Postgresql::start(identity, shape)? {
         Some(postgresql) => peers.push(Box::new(postgresql)),
-        None => eprintln!("left out: PostgreSQL is not installed here"),
+        None => absent.push("PostgreSQL"),
     }
-    Ok(peers)
+    Ok((peers, absent))
 }
 
 fn installed(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
-    if !found {
-        eprintln!("left out: {program} is not installed here");
-    }
-    found
+    Command::new(program).arg("--version").output().is_ok_and(|done| done.status.success())
 }
 
 /// A process with a folder and a port of its own. Ends with the value.
