@@ -227,7 +227,7 @@ impl Client {
         let mut attempt = 0;
         loop {
             let sent = self.last_change();
-            let request = self.request(message.clone(), until)?;
+            let request = self.request(message.clone(), sent, until)?;
             let call = call(self.channel.clone(), request);
             let status = match self.wait(until, call, (sent, false)).await? {
                 Ok(answer) => return Ok(answer),
@@ -255,7 +255,7 @@ impl Client {
         let until = Instant::now() + self.deadline;
         self.ready(until).await;
         let sent = self.last_change();
-        let request = self.request(message, until)?;
+        let request = self.request(message, sent, until)?;
         self.wait(until, call(self.channel.clone(), request), (sent, true))
             .await?
             .map_err(|status| ClientError::from_status(&status, &self.addr, true))
@@ -273,8 +273,9 @@ impl Client {
         let until = Instant::now() + self.deadline;
         self.ready(until).await;
         let sent = self.last_change();
-        let request =
-            self.identified(message).map_err(|error| Status::unauthenticated(error.to_string()))?;
+        let request = self
+            .identified(message, sent)
+            .map_err(|error| Status::unauthenticated(error.to_string()))?;
         let opening = call(self.channel.clone(), request);
         match timeout_at(until, opening).await {
             Ok(answer) => self.noted(answer, sent),
@@ -298,16 +299,21 @@ impl Client {
         self.retry
     }
 
-    fn request<Q>(&self, message: Q, until: Instant) -> Result<Request<Q>, ClientError> {
-        let mut request = self.identified(message)?;
+    fn request<Q>(
+        &self,
+        message: Q,
+        change: u64,
+        until: Instant,
+    ) -> Result<Request<Q>, ClientError> {
+        let mut request = self.identified(message, change)?;
         request.set_timeout(until.saturating_duration_since(Instant::now()));
         Ok(request)
     }
 
-    /// A request with the token of the moment, where there is one: it may have been replaced.
-    fn identified<Q>(&self, message: Q) -> Result<Request<Q>, TlsError> {
+    /// A request for what is no older than this change, with the token of the moment, where there is one: it
+    /// may have been replaced.
+    fn identified<Q>(&self, message: Q, change: u64) -> Result<Request<Q>, TlsError> {
         let mut request = Request::new(message);
-        let change = self.last_change();
         if change > 0 {
             request.metadata_mut().insert(AT_LEAST_CHANGE_HEADER, change.into());
         }

@@ -75,6 +75,12 @@ enum Stage {
     TurnedAway(Option<Response<Body>>),
 }
 
+impl Stage {
+    fn refused(refusal: Refusal) -> Self {
+        Self::TurnedAway(Some(refusal.into_status().into_http()))
+    }
+}
+
 /// What a request has that was not answered at once.
 struct Waits {
     _place: Place,
@@ -109,11 +115,9 @@ impl Entered {
             waits: None,
         };
         if let Err(why) = entered.still_trusted() {
-            let refused = refusal(Reason::CertificateRefused, why, request_id);
-            entered.stage = Stage::TurnedAway(Some(refused.into_status().into_http()));
+            entered.stage = Stage::refused(refusal(Reason::CertificateRefused, why, request_id));
         } else if let Err(error) = entered.read_at_least(request.headers()) {
-            let refused = refusal(error.reason, error.message, request_id);
-            entered.stage = Stage::TurnedAway(Some(refused.into_status().into_http()));
+            entered.stage = Stage::refused(refusal(error.reason, error.message, request_id));
         } else if let Some(caller) =
             admission::known(connection, &bearing).filter(|_| entered.row.is_some())
         {
@@ -167,8 +171,8 @@ impl Entered {
         let counted = door.quotas.as_ref().map_or(Ok(()), |it| it.count(&caller.account));
         self.caller = Some(caller);
         if let Err(refused) = counted {
-            let refused = Refusal { request_id: self.request_id.to_string(), ..refused };
-            self.stage = Stage::TurnedAway(Some(refused.into_status().into_http()));
+            let request_id = self.request_id.to_string();
+            self.stage = Stage::refused(Refusal { request_id, ..refused });
         } else if door.house.changes.ticks().have_seen(self.at_least) {
             self.hand_over(request);
         } else {
