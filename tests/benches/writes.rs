@@ -110,7 +110,7 @@ async fn write(scene: &Scene, writer: usize) {
     let current = scene.storage.configuration(scene.application.id, &identifier).await;
     let current = current.expect("read").expect("a configuration");
     let new = revision(id, current.head.revision.0 + 1);
-    let written = scene.storage.write_on(&scene.application, &new, &record()).await;
+    let written = scene.storage.write_on(&scene.application, new, record()).await;
     assert!(matches!(written, Ok(Some(_))), "{written:?}");
 }
 

@@ -138,7 +138,7 @@ impl ConfigStore {
         let row = self.row(call, application, &new)?;
         let detail = detail(&written);
         let record = self.audit.entry(call, Action::ConfigurationSet, set.subject(&detail));
-        match self.storage.write_on(application, &row, &record).await {
+        match self.storage.write_on(application, row.clone(), record).await {
             Ok(Some(number)) => {
                 call.note_change(number);
                 if let Some(tick) = self.changes.wrote(application.id, taken.id, number, since) {

@@ -10,16 +10,19 @@ use super::{
     Storage, StorageError, Transaction,
     dialect::Statement,
     rows::{Columns, clean, cut, fold, micros},
+    whole::Bound,
 };
 use crate::model::{AuditFilter, AuditOutcome, AuditPosition, AuditRecord, Page, PageRequest};
 
 const TABLE: &str = "audit";
 /// How many records one statement writes.
 const BATCH: usize = 32;
-const COLUMNS: usize = 13;
-const INSERT: &str = "\
+/// How many places a record fills.
+pub(super) const COLUMNS: usize = 13;
+/// What [`bind`] fills the places of follows.
+pub(super) const INTO: &str = "\
     INSERT INTO audit (at, id, server, request_id, caller, caller_key, action, application, \
-    application_key, object, outcome, reason, detail) VALUES ";
+    application_key, object, outcome, reason, detail)";
 const LIST: &str = "\
     SELECT id, at, server, request_id, caller, action, application, object, outcome, reason, \
     detail FROM audit WHERE 1 = 1";
@@ -86,25 +89,30 @@ impl Transaction {
         for records in records.chunks(BATCH) {
             let mut query = sqlx::query(AssertSqlSafe(insert(records.len())).into_sql_str());
             for record in records {
-                query = query
-                    .bind(micros(record.at))
-                    .bind(record.id.to_string())
-                    .bind(&*record.server)
-                    .bind(&*record.request_id)
-                    .bind(&*record.caller)
-                    .bind(fold(&record.caller))
-                    .bind(&*record.action)
-                    .bind(&*record.application)
-                    .bind(fold(&record.application))
-                    .bind(&*record.object)
-                    .bind(record.outcome.as_str())
-                    .bind(&*record.reason)
-                    .bind(&*record.detail);
+                query = bind(query, record);
             }
             query.execute(self.connection()).await?;
         }
         Ok(())
     }
+}
+
+/// Fills the places of a record.
+pub(super) fn bind<'q>(query: Bound<'q>, record: &'q AuditRecord) -> Bound<'q> {
+    query
+        .bind(micros(record.at))
+        .bind(record.id.to_string())
+        .bind(&*record.server)
+        .bind(&*record.request_id)
+        .bind(&*record.caller)
+        .bind(fold(&record.caller))
+        .bind(&*record.action)
+        .bind(&*record.application)
+        .bind(fold(&record.application))
+        .bind(&*record.object)
+        .bind(record.outcome.as_str())
+        .bind(&*record.reason)
+        .bind(&*record.detail)
 }
 
 enum Bind {
@@ -114,7 +122,7 @@ enum Bind {
 
 /// The statement that writes this many records.
 fn insert(records: usize) -> String {
-    let mut text = INSERT.to_owned();
+    let mut text = format!("{INTO} VALUES ");
     for number in 1..=records * COLUMNS {
         let column = (number - 1) % COLUMNS;
         let open = match (number, column) {

@@ -1,4 +1,4 @@
-//! Reading by key in batches, and redeeming tickets. A read that comes alone is made at once; those that come while
+//! Reading by key in batches, and writing what is one statement. A read that comes alone is made at once; those that come while
 //! [`AT_ONCE`] reads of their kind are under way wait together for the first of these to end, and are
 //! then one statement. Nothing waits for a timer, and the more is asked for at a time, the less a key
 //! costs.
@@ -18,6 +18,7 @@ use tokio::{runtime::Handle, sync::oneshot};
 use super::{
     Dialect, Storage, StorageError, StoredConfiguration, StoredMapping, applications,
     configurations, mappings,
+    next_revisions::{self, NextRevision},
     rows::Columns,
     tickets::{self, Redemption},
 };
@@ -44,6 +45,7 @@ pub(super) struct Batches {
     by_external_user: Arc<Queue<RowKey, StoredMapping>>,
     configurations: Arc<Queue<RowKey, StoredConfiguration>>,
     redemptions: Arc<Queue<Redemption, bool>>,
+    revisions: Arc<Queue<NextRevision, u64>>,
 }
 
 impl Batches {
@@ -68,13 +70,35 @@ impl Batches {
                     in_places(keys.len(), &rows, configurations::configuration)
                 })
             }),
-            redemptions: Queue::new(|storage, keys| Box::pin(tickets::redeem_many(storage, keys))),
+            redemptions: Queue::new(|storage, keys| {
+                Box::pin(async move {
+                    storage
+                        .together_or_alone(&keys, |storage, keys| {
+                            Box::pin(tickets::redeem_together(storage, keys))
+                        })
+                        .await
+                })
+            }),
+            revisions: Queue::new(|storage, keys| {
+                Box::pin(async move {
+                    storage
+                        .together_or_alone(&keys, |storage, keys| {
+                            Box::pin(next_revisions::write_together(storage, keys))
+                        })
+                        .await
+                })
+            }),
         }
     }
 
     /// Marks a ticket, with those that others come with.
     pub(super) async fn redeem(&self, storage: &Storage, redemption: Redemption) -> Found<bool> {
         self.redemptions.load(storage, redemption).await
+    }
+
+    /// Writes a revision, with those that others come with.
+    pub(super) async fn write_on(&self, storage: &Storage, next: NextRevision) -> Found<u64> {
+        self.revisions.load(storage, next).await
     }
 }
 

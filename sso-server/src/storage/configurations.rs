@@ -5,14 +5,12 @@ use time::OffsetDateTime;
 
 use super::{
     Storage, StorageError, Transaction,
-    dialect::{Statement, Whole},
-    group::script,
+    dialect::Statement,
     rows::{Columns, clean, cut, json, micros, stored},
-    whole::{bind_audit, insert_audit},
 };
 use crate::model::{
-    Application, ApplicationId, AuditRecord, ConfigurationHead, ConfigurationId, HISTORY_LENGTH,
-    Identifier, Page, PageRequest, Revision, RevisionEntry,
+    ApplicationId, ConfigurationHead, ConfigurationId, HISTORY_LENGTH, Identifier, Page,
+    PageRequest, Revision, RevisionEntry,
 };
 
 const TABLE: &str = "configurations";
@@ -70,57 +68,6 @@ const DELETE: &str = "\
     updated_at = $1, updated_by = $2 WHERE id = $3 AND deleted_revision <> revision \
     RETURNING revision";
 
-macro_rules! record {
-    () => {
-        insert_audit!("$11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23")
-    };
-}
-/// The head moves on from the revision that the new one builds on, and everything else follows only if
-/// it did. On PostgreSQL the generation is held to the end of the statement, as
-/// [`Transaction::hold_generation`] does to the end of a transaction; and a head that another holds is
-/// passed over, so that nothing is waited for that could end what was checked before.
-const WRITE_ON: Whole = Whole {
-    sqlite: script!(concat!(
-        "UPDATE configurations SET revision = $2, updated_at = $7, updated_by = $8 ",
-        "WHERE id = $1 AND revision = $2 - 1 AND deleted_revision <> revision ",
-        "AND EXISTS (SELECT 1 FROM generations WHERE generation = $5 AND closed_at IS NULL) ",
-        "AND EXISTS (SELECT 1 FROM applications WHERE id = $3 AND updated_at = $4) ",
-        "RETURNING revision; ",
-        "INSERT INTO configuration_revisions (configuration_id, revision, sealed, generation, ",
-        "changed, rolled_back_to, written_at, written_by) ",
-        "SELECT $1, $2, $6, $5, $9, NULL, $7, $8 WHERE changes() > 0; ",
-        record!(),
-        "WHERE changes() > 0; ",
-        "INSERT INTO changes (kind, application_id, configuration_id, at) ",
-        "SELECT 'configuration', $3, $1, $7 WHERE changes() > 0 RETURNING id; ",
-        "DELETE FROM configuration_revisions ",
-        "WHERE configuration_id = $1 AND revision <= $10 AND changes() > 0"
-    )),
-    postgres: concat!(
-        "WITH open AS MATERIALIZED (SELECT generation FROM generations ",
-        "WHERE generation = $5 AND closed_at IS NULL FOR SHARE), ",
-        "mine AS MATERIALIZED (SELECT id FROM configurations ",
-        "WHERE id = $1 AND revision = CAST($2 AS BIGINT) - 1 AND deleted_revision <> revision ",
-        "AND EXISTS (SELECT 1 FROM open) ",
-        "AND EXISTS (SELECT 1 FROM applications WHERE id = $3 AND updated_at = $4) ",
-        "FOR NO KEY UPDATE SKIP LOCKED), ",
-        "head AS (UPDATE configurations SET revision = CAST($2 AS BIGINT), updated_at = $7, ",
-        "updated_by = $8 WHERE id = (SELECT id FROM mine) RETURNING id), ",
-        "written AS (INSERT INTO configuration_revisions (configuration_id, revision, sealed, ",
-        "generation, changed, rolled_back_to, written_at, written_by) ",
-        "SELECT $1, CAST($2 AS BIGINT), $6, $5, $9, NULL, $7, $8 FROM head), ",
-        "recorded AS (",
-        record!(),
-        "FROM head), ",
-        "told AS (INSERT INTO changes (kind, application_id, configuration_id, at) ",
-        "SELECT 'configuration', $3, $1, $7 FROM head RETURNING id), ",
-        "pruned AS (DELETE FROM configuration_revisions ",
-        "WHERE configuration_id = (SELECT id FROM head) AND revision <= $10) ",
-        "SELECT id FROM told"
-    ),
-};
-
-pub(super) const WHOLES: &[Whole] = &[WRITE_ON];
 pub(super) const STATEMENTS: &[Statement] = &[
     Statement::same(HEAD),
     LOCK,
@@ -252,39 +199,6 @@ impl Storage {
         revision: Revision,
     ) -> Result<Option<SealedRevision>, StorageError> {
         one(&mut *self.reader().await?, id, revision).await
-    }
-}
-
-impl Storage {
-    /// Writes the revision that follows the newest one, which is not a deletion, with its audit record
-    /// and its news; the oldest ones are dropped. The
-    /// number of its news; `None`, and nothing is written, when it is not the
-    /// newest any more, another is writing it, its application was changed since it was read, or the
-    /// generation is closed: a transaction finds out which.
-    ///
-    /// # Errors
-    /// `Overloaded`, `Unavailable`.
-    pub async fn write_on(
-        &self,
-        application: &Application,
-        new: &NewRevision,
-        record: &AuditRecord,
-    ) -> Result<Option<u64>, StorageError> {
-        let written = self.write_whole(&WRITE_ON, |text| {
-            let query = sqlx::query(text)
-                .bind(new.configuration.to_string())
-                .bind(stored(new.revision.0))
-                .bind(application.id.to_string())
-                .bind(micros(application.updated_at))
-                .bind(i64::from(new.generation))
-                .bind(&*new.sealed)
-                .bind(micros(new.written_at))
-                .bind(&*new.written_by)
-                .bind(json(&new.changed))
-                .bind(stored(new.revision.0.saturating_sub(HISTORY_LENGTH)));
-            bind_audit(query, record)
-        });
-        written.await?.last().map(|row| Columns::of("changes", row).number("id")).transpose()
     }
 }
 

@@ -99,22 +99,20 @@ impl Statement {
     }
 }
 
-/// What one statement does that is a transaction by itself: nothing, or all of it and one row comes
-/// back. On SQLite it is several, each of which does something only when the one before did; they join
-/// the group of those who write (see `group`).
+/// What one statement does that is a transaction by itself, for so many who come together. On SQLite it may
+/// be several, and joins the group of those who write (see `group`).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Whole {
+    /// For how many.
+    pub(super) size: usize,
     pub(super) sqlite: Script,
     pub(super) postgres: &'static str,
 }
 
 impl Whole {
-    /// One statement for both databases, built once for the life of the process.
-    pub(super) fn built(text: String) -> Self {
-        let first = format!("BEGIN IMMEDIATE; SAVEPOINT joint; SAVEPOINT member; {text}");
-        let next = format!("RELEASE member; SAVEPOINT member; {text}");
-        let sqlite = Script { first: first.leak(), next: next.leak() };
-        Self { sqlite, postgres: text.leak() }
+    /// Both texts, built once for the life of the process.
+    pub(super) fn of(size: usize, sqlite: &str, postgres: String) -> Self {
+        Self { size, sqlite: Script::of(sqlite), postgres: postgres.leak() }
     }
 
     /// The texts for one dialect.

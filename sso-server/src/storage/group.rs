@@ -53,16 +53,12 @@ pub(super) struct Script {
     pub(super) next: &'static str,
 }
 
-/// Both texts of a [`Script`].
-macro_rules! script {
-    ($text:expr) => {
-        $crate::storage::group::Script {
-            first: concat!("BEGIN IMMEDIATE; SAVEPOINT joint; SAVEPOINT member; ", $text),
-            next: concat!("RELEASE member; SAVEPOINT member; ", $text),
-        }
-    };
+impl Script {
+    /// Built once for the life of the process.
+    pub(super) fn of(text: &str) -> Self {
+        Self { first: format!("{BEGIN}; {text}").leak(), next: format!("{NEXT}; {text}").leak() }
+    }
 }
-pub(super) use script;
 
 type Told = oneshot::Sender<Result<(), StorageError>>;
 type Held<T> = ScopeGuard<T, fn(T)>;

@@ -18,6 +18,7 @@ mod generations;
 mod group;
 mod mappings;
 mod migrate;
+mod next_revisions;
 mod notices;
 mod principals;
 mod rows;
@@ -174,10 +175,9 @@ impl Storage {
             .chain(audit_batches::built_statements())
             .chain(batches::built_statements(self.dialect()))
             .chain(mappings::built_statements(self.dialect()))
+            .chain(next_revisions::built_statements(self.dialect()))
             .chain(sealed_rows::built_statements(self.dialect()))
             .chain(tickets::built_statements(self.dialect()));
-        let wholes = configurations::WHOLES.iter();
-        let texts = texts.chain(wholes.flat_map(|whole| whole.texts(self.dialect())));
         let mut connection = self.reader().await?;
         let mut count = 0;
         for text in texts.map(str::to_owned).chain(built) {

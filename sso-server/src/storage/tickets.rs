@@ -7,7 +7,6 @@ use uuid::Uuid;
 
 use super::{
     Dialect, Storage, StorageError, Transaction,
-    batches::FoundMany,
     dialect::{Statement, Whole},
     rows::{Columns, micros},
 };
@@ -25,11 +24,12 @@ fn redeem(tickets: usize) -> Whole {
         format!("({})", places.collect::<Vec<_>>().join(", "))
     };
     let rows = (0..tickets).map(row).collect::<Vec<_>>().join(", ");
-    Whole::built(format!(
+    let text = format!(
         "INSERT INTO redeemed_tickets (ticket_id, application_id, redeemed_at, expires_at) \
          VALUES {rows} ON CONFLICT (application_id, ticket_id) DO NOTHING \
          RETURNING ticket_id, application_id"
-    ))
+    );
+    Whole::of(tickets, &text.clone(), text)
 }
 
 /// A ticket that is to be redeemed once.
@@ -44,38 +44,18 @@ pub(super) struct Redemption {
 }
 
 /// Marks tickets, and says of each whether it was this redemption that did.
-pub(super) async fn redeem_many(storage: Storage, redemptions: Vec<Redemption>) -> FoundMany<bool> {
-    match redeem_together(&storage, &redemptions).await {
-        // One of them is why: an application is gone, or what is of no use.
-        Err(StorageError::Gone | StorageError::Statement(_)) if redemptions.len() > 1 => {
-            let mut first = Vec::with_capacity(redemptions.len());
-            for redemption in &redemptions {
-                let alone = redeem_together(&storage, std::slice::from_ref(redemption)).await;
-                first.push(alone.map(|first| first.first().copied()));
-            }
-            Ok(first)
-        }
-        together => together.map(|first| first.into_iter().map(|first| Ok(Some(first))).collect()),
-    }
-}
-
-async fn redeem_together(
+pub(super) async fn redeem_together(
     storage: &Storage,
     redemptions: &[Redemption],
-) -> Result<Vec<bool>, StorageError> {
-    let sizes = SIZES.iter().zip(REDEEM.iter());
-    let Some((size, whole)) = sizes.into_iter().find(|(size, _)| redemptions.len() <= **size)
-    else {
-        return Err(StorageError::Overloaded);
-    };
+) -> Result<Vec<Option<bool>>, StorageError> {
     // Statements of several servers mark the same tickets in the same order, so that none waits for another
     // that waits for it.
     let mut sorted: Vec<_> = redemptions.iter().collect();
     sorted.sort_unstable_by_key(|it| (it.application.0, it.ticket));
-    let rows = storage.write_whole(whole, |text| {
+    let rows = storage.write_whole(&*REDEEM, sorted.len(), |text, size| {
         // The places that are left have the last one again, which does nothing.
         let last = sorted.last().into_iter().cycle();
-        sorted.iter().chain(last).take(*size).fold(sqlx::query(text), |query, it| {
+        sorted.iter().chain(last).take(size).fold(sqlx::query(text), |query, it| {
             query
                 .bind(it.ticket.to_string())
                 .bind(it.application.to_string())
@@ -91,7 +71,7 @@ async fn redeem_together(
     // Of those who came with the same one the first has it.
     let first =
         |it: &Redemption| marked.remove(&(it.application.to_string(), it.ticket.to_string()));
-    Ok(redemptions.iter().map(first).collect())
+    Ok(redemptions.iter().map(first).map(Some).collect())
 }
 
 /// Servers that prune at the same time pass over each other's rows instead of waiting for them in

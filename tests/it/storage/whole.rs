@@ -10,6 +10,7 @@ use std::{
     thread,
 };
 
+use futures_util::future::join_all;
 use sqlx::Connection as _;
 use sso_core::clock::Clock;
 use sso_server::{
@@ -37,7 +38,7 @@ async fn write_on(
     generation: u32,
 ) -> Result<bool, StorageError> {
     let new = NewRevision { generation, ..new_revision(id, Revision(after + 1), b"next") };
-    let number = storage.write_on(app, &new, &record(Uuid::now_v7())).await?;
+    let number = storage.write_on(app, new, record(Uuid::now_v7())).await?;
     Ok(number.is_some())
 }
 
@@ -68,7 +69,7 @@ async fn a_revision_goes_on_from_the_newest_with_its_record_and_its_news() {
         let mut feed = storage.change_feed().await.unwrap();
         let new = new_revision(id, Revision(14), b"last");
         let record = record(Uuid::now_v7());
-        let number = storage.write_on(&app, &new, &record).await.unwrap().unwrap();
+        let number = storage.write_on(&app, new, record).await.unwrap().unwrap();
         let news = feed.poll(storage).await.unwrap().records;
         assert_eq!(news.iter().map(|record| record.number).collect::<Vec<_>>(), [number]);
         assert_eq!((feed.highest(), feed.position()), (number, number));
@@ -113,6 +114,72 @@ async fn nothing_is_written_on_what_is_not_the_newest() {
         for table in ["audit", "changes", "configuration_revisions"] {
             let text = format!("SELECT COUNT(*) FROM {table}");
             assert_eq!(scene.count(text.leak()).await, 0, "{table}");
+        }
+    })
+    .await;
+}
+
+/// They come while others are under way, and so are a few statements; what one of them finds is nothing to
+/// the others.
+#[tokio::test]
+async fn each_of_those_that_come_together_is_written_for_itself() {
+    on_each(async |scene| {
+        let storage = &scene.storage;
+        let app = application("a");
+        insert(storage, &app).await.unwrap();
+        let changed = Application { updated_at: NOW + Duration::microseconds(1), ..app.clone() };
+        let mut ids = Vec::new();
+        for number in 0..60 {
+            let key = identifier(&format!("c{number}"));
+            ids.push(write(storage, app.id, &key, b"one").await.unwrap().0);
+        }
+        for round in 1..=3 {
+            // Every fifth is stale, every seventh of an application as it was, and every eleventh hits upon a row
+            // that must not be there, which ends its statement.
+            let damaged = |number: usize| number.is_multiple_of(11);
+            let expected = |number: usize| {
+                !(number.is_multiple_of(5) || number.is_multiple_of(7) || damaged(number))
+            };
+            if round == 1 {
+                for (_, id) in ids.iter().enumerate().filter(|(number, _)| damaged(*number)) {
+                    let text = format!(
+                        "INSERT INTO configuration_revisions (configuration_id, revision, sealed, generation, \
+                         changed, written_at, written_by) SELECT configuration_id, 2, sealed, generation, changed, \
+                         written_at, written_by FROM configuration_revisions WHERE configuration_id = '{id}'"
+                    );
+                    scene.sql(text.leak()).await;
+                }
+            }
+            let writes = ids.iter().enumerate().map(async |(number, id)| {
+                let after = if number.is_multiple_of(5) { round + 7 } else { round };
+                let app = if number.is_multiple_of(7) { &changed } else { &app };
+                let written = write_on(storage, app, *id, after, 1).await;
+                (number, written)
+            });
+            for (number, written) in join_all(writes).await {
+                let others_way = number.is_multiple_of(5) || number.is_multiple_of(7);
+                match written {
+                    Ok(written) => assert_eq!(written, expected(number), "{number}"),
+                    Err(StorageError::Statement(_)) => {
+                        assert!(damaged(number) && !others_way && round == 1, "{number}");
+                    }
+                    Err(error) => panic!("{number}: {error}"),
+                }
+            }
+        }
+        for (number, id) in ids.iter().enumerate() {
+            let expected = !(number.is_multiple_of(5) || number.is_multiple_of(7) || number.is_multiple_of(11));
+            let newest = storage.history(*id).await.unwrap()[0].revision.0;
+            let head = storage.configuration_head(app.id, &identifier(&format!("c{number}"))).await;
+            let head = head.unwrap().unwrap().revision.0;
+            let damaged = number.is_multiple_of(11);
+            let wanted = if expected { (4, 4) } else { (1, if damaged { 2 } else { 1 }) };
+            assert_eq!((head, newest), wanted, "{number}");
+        }
+        let written = 3 * (0..60).filter(|n| n % 5 != 0 && n % 7 != 0 && n % 11 != 0).count();
+        for table in ["audit", "changes"] {
+            let count = scene.count(format!("SELECT COUNT(*) FROM {table}").leak()).await;
+            assert_eq!(usize::try_from(count), Ok(written), "{table}");
         }
     })
     .await;
