@@ -73,10 +73,6 @@ impl Default for AcceptLimits {
     }
 }
 
-/// Called before bytes leave on a connection, by the thread that sends them: what must be on record
-/// before an answer is seen is put there now. An error breaks the connection, and nothing is sent.
-pub type BeforeWrite = Arc<dyn Fn() -> io::Result<()> + Send + Sync>;
-
 /// The peer of a connection: in the extensions of every request on it. Clones share one.
 #[derive(Clone, Debug)]
 pub struct Peer(Arc<PeerFacts>);
@@ -140,7 +136,7 @@ async fn accept_loop(
     shutdown: CancellationToken,
     accepted: Accepted,
 ) {
-    let door = TlsDoor::new(tls, limits, None);
+    let door = TlsDoor::new(tls, limits);
     loop {
         let arrival = tokio::select! {
             () = accepted.closed() => return,
@@ -171,22 +167,16 @@ pub(crate) struct TlsDoor {
     places: Places,
     strangers: Arc<Semaphore>,
     lingering: Semaphore,
-    before_write: Option<BeforeWrite>,
 }
 
 impl TlsDoor {
-    pub(crate) fn new(
-        tls: Arc<TlsReloader>,
-        limits: AcceptLimits,
-        before_write: Option<BeforeWrite>,
-    ) -> Arc<Self> {
+    pub(crate) fn new(tls: Arc<TlsReloader>, limits: AcceptLimits) -> Arc<Self> {
         Arc::new(Self {
             tls,
             limits,
             places: Places::new(limits.handshakes),
             strangers: Arc::new(Semaphore::new(limits.strangers)),
             lingering: Semaphore::new(LINGERING),
-            before_write,
         })
     }
 
@@ -224,11 +214,7 @@ impl TlsDoor {
         place: Place,
     ) -> Option<Connection> {
         match shake_hands(tcp, addr, &self.tls, self.limits, place).await {
-            Shaken::Done(connection) => {
-                let mut connection = connection.admit(&self.strangers, self.limits)?;
-                connection.before_write.clone_from(&self.before_write);
-                Some(connection)
-            }
+            Shaken::Done(connection) => connection.admit(&self.strangers, self.limits),
             Shaken::Refused(tcp) => {
                 if let Ok(_listening) = self.lingering.try_acquire() {
                     linger(tcp).await;
@@ -415,7 +401,6 @@ pub struct Connection {
     /// None once it went off.
     tripwire: Option<Tripwire>,
     stranger: Option<Stranger>,
-    before_write: Option<BeforeWrite>,
 }
 
 impl fmt::Debug for Connection {
@@ -437,7 +422,7 @@ impl Connection {
         let tripwire = Tripwire::new(Arc::clone(&tls), GRACE, move |tls| {
             watched.judge(tls).refusal().is_none()
         });
-        Self { io, peer, tls, tripwire: Some(tripwire), stranger: None, before_write: None }
+        Self { io, peer, tls, tripwire: Some(tripwire), stranger: None }
     }
 
     /// The peer of it: for servers that do not know [`Connected`].
@@ -484,8 +469,7 @@ impl Connection {
         if self.peer.is_cut_off(&self.tls) {
             return Err(no_longer_valid());
         }
-        self.check_stranger(context)?;
-        self.before_write.as_ref().map_or(Ok(()), |before_write| before_write())
+        self.check_stranger(context)
     }
 
     /// Breaks the connection of a peer that is not trusted any more.

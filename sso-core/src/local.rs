@@ -30,7 +30,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
-use crate::acceptor::{AcceptLimits, BeforeWrite};
+use crate::acceptor::AcceptLimits;
 
 /// Pause after a failed `accept`, so that a lack of file descriptors does not become a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -200,7 +200,7 @@ async fn accept_loop(
     shutdown: CancellationToken,
     accepted: mpsc::Sender<io::Result<LocalConnection>>,
 ) {
-    let door = LocalDoor::new(limits, None);
+    let door = LocalDoor::new(limits);
     loop {
         let arrival = tokio::select! {
             () = accepted.closed() => return,
@@ -223,16 +223,14 @@ pub(crate) struct LocalDoor {
     slots: Arc<Semaphore>,
     users: Arc<Users>,
     within: Duration,
-    before_write: Option<BeforeWrite>,
 }
 
 impl LocalDoor {
-    pub(crate) fn new(limits: AcceptLimits, before_write: Option<BeforeWrite>) -> Arc<Self> {
+    pub(crate) fn new(limits: AcceptLimits) -> Arc<Self> {
         Arc::new(Self {
             slots: Arc::new(Semaphore::new(limits.handshakes)),
             users: Arc::new(Users { most: limits.per_local_user, connected: Mutex::default() }),
             within: limits.handshake_timeout,
-            before_write,
         })
     }
 
@@ -266,9 +264,7 @@ impl LocalDoor {
 
     /// Finds out who that is; `None` when the user has too many connections.
     pub(crate) async fn let_in(&self, io: UnixStream) -> Option<LocalConnection> {
-        let mut connection = identify(io, &self.users, self.within).await?;
-        connection.before_write.clone_from(&self.before_write);
-        Some(connection)
+        identify(io, &self.users, self.within).await
     }
 }
 
@@ -333,7 +329,7 @@ async fn identify(io: UnixStream, users: &Arc<Users>, within: Duration) -> Optio
         }
     };
     let peer = LocalPeer { uid, user, pid, program };
-    Some(LocalConnection { io, peer, before_write: None, _place: place })
+    Some(LocalConnection { io, peer, _place: place })
 }
 
 /// The name of a user in the system's database of users; `None` where it has none. The database may be a
@@ -358,7 +354,6 @@ fn program_of(pid: i32) -> Option<Arc<str>> {
 pub struct LocalConnection {
     io: UnixStream,
     peer: LocalPeer,
-    before_write: Option<BeforeWrite>,
     _place: Place,
 }
 
@@ -373,10 +368,6 @@ impl LocalConnection {
     #[must_use]
     pub fn peer(&self) -> &LocalPeer {
         &self.peer
-    }
-
-    fn before_write(&self) -> io::Result<()> {
-        self.before_write.as_ref().map_or(Ok(()), |before_write| before_write())
     }
 }
 
@@ -404,7 +395,6 @@ impl AsyncWrite for LocalConnection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.before_write()?;
         Pin::new(&mut self.io).poll_write(context, bytes)
     }
 
@@ -413,7 +403,6 @@ impl AsyncWrite for LocalConnection {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.before_write()?;
         Pin::new(&mut self.io).poll_write_vectored(context, slices)
     }
 

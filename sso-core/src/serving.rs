@@ -1,9 +1,10 @@
 //! Serves HTTP/2 on the lanes: each connection stays on one of them, from its handshake to its end.
 //!
-//! What a connection brings is done in turns: the requests that came are answered one after the other,
-//! then all answers are sent together, and after some requests others have their turn. A request that
+//! What a connection brings is done in turns: the requests that came are answered one after the other, then
+//! others have their turn, and all answers are sent together in the next one. A request that
 //! cannot be answered at once becomes a task of its lane.
 
+mod records;
 mod turns;
 
 use std::{
@@ -32,9 +33,13 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::turns::{Turns, in_turn};
+pub use self::records::Records;
+use self::{
+    records::{Due, Recorded},
+    turns::{Turns, in_turn},
+};
 use crate::{
-    acceptor::{AcceptLimits, Arrival, BeforeWrite, Peer, TlsDoor},
+    acceptor::{AcceptLimits, Arrival, Peer, TlsDoor},
     lanes::Lanes,
     local::{LocalDoor, LocalListener, LocalPeer},
     quiet::Quiet,
@@ -100,7 +105,7 @@ impl Drop for Seat {
 pub struct Serving {
     lanes: Arc<[Arc<Lane>]>,
     age: ConnectionAge,
-    before_write: BeforeWrite,
+    records: Arc<dyn Records>,
     draining: CancellationToken,
     connections: TaskTracker,
 }
@@ -112,12 +117,13 @@ impl fmt::Debug for Serving {
 }
 
 impl Serving {
-    /// Serves on these lanes until `draining`; `before_write` is called before bytes leave.
+    /// Serves on these lanes until `draining`; no answer leaves before what it rests on is among the
+    /// `records`.
     #[must_use]
     pub fn new(
         lanes: &Lanes,
         age: ConnectionAge,
-        before_write: BeforeWrite,
+        records: Arc<dyn Records>,
         draining: CancellationToken,
     ) -> Self {
         let lane = |handle: &Handle| {
@@ -128,7 +134,7 @@ impl Serving {
             })
         };
         let lanes = lanes.handles().iter().map(lane).collect();
-        Self { lanes, age, before_write, draining, connections: TaskTracker::new() }
+        Self { lanes, age, records, draining, connections: TaskTracker::new() }
     }
 
     /// How many connections each lane has, handshakes included.
@@ -148,7 +154,7 @@ impl Serving {
     ) where
         S: Answers,
     {
-        let door = TlsDoor::new(tls, limits, Some(Arc::clone(&self.before_write)));
+        let door = TlsDoor::new(tls, limits);
         while let Some(arrival) = door.arrival(&listener, &self.draining).await {
             let Arrival { tcp, addr, place } = arrival;
             let Some((lane, seat)) = self.seat() else { break };
@@ -178,7 +184,7 @@ impl Serving {
     ) where
         S: Answers,
     {
-        let door = LocalDoor::new(limits, Some(Arc::clone(&self.before_write)));
+        let door = LocalDoor::new(limits);
         while let Some((io, slot)) = door.arrival(&listener, &self.draining).await {
             let Some((lane, seat)) = self.seat() else { break };
             let Ok(io) = io.into_std() else { continue };
@@ -220,9 +226,10 @@ impl Serving {
         S: Answers,
     {
         let (age, draining) = (self.age, self.draining.clone());
+        let due = Due::new(Arc::clone(&self.records));
         self.connections.spawn(async move {
             let _seat = seat;
-            connection(io, service, age, draining).await;
+            connection(Recorded { io, due }, service, age, draining).await;
         });
     }
 }
@@ -262,14 +269,14 @@ fn registered<S>(socket: io::Result<S>) -> Option<S> {
 
 /// Serves one connection until it ends.
 async fn connection<S>(
-    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    io: Recorded<impl AsyncRead + AsyncWrite + Unpin + Send + 'static>,
     service: S,
     age: ConnectionAge,
     draining: CancellationToken,
 ) where
     S: Answers,
 {
-    let turns = Turns::default();
+    let turns = Turns::new(io.due.clone());
     let http = http2::Builder::new(turns.clone())
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEP_ALIVE)

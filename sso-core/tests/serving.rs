@@ -27,11 +27,11 @@ mod tests {
     use http::{Request, Response};
     use hyper::{body::Incoming, service::Service};
     use sso_core::{
-        acceptor::{AcceptLimits, BeforeWrite},
+        acceptor::AcceptLimits,
         connector::{ClientTls, ConnectOptions, connect_channel},
         lanes::{self, Lanes},
         local::LocalListener,
-        serving::{ConnectionAge, Serving, Visitor},
+        serving::{ConnectionAge, Records, Serving, Visitor},
         tls::{self, TlsReloader, TlsSettings},
     };
     use tokio::{
@@ -98,14 +98,14 @@ mod tests {
         settings: &TlsSettings,
         count: usize,
         age: ConnectionAge,
-        before_write: BeforeWrite,
+        records: Arc<dyn Records>,
         socket: Option<&Path>,
     ) -> Running {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let lanes = Lanes::start(NonZeroUsize::new(count)).unwrap();
         let draining = CancellationToken::new();
-        let serving = Serving::new(&lanes, age, before_write, draining.clone());
+        let serving = Serving::new(&lanes, age, records, draining.clone());
         let (go_on, waits) = watch::channel(false);
         let (waiting, connections) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let begun = Arc::new(AtomicUsize::new(0));
@@ -146,8 +146,42 @@ mod tests {
         }
     }
 
-    fn freely() -> BeforeWrite {
-        Arc::new(|| Ok(()))
+    /// Has nothing on record.
+    struct Freely;
+
+    impl Records for Freely {
+        fn taken(&self) -> u64 {
+            0
+        }
+
+        fn hand_over(&self, _: u64) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn freely() -> Arc<dyn Records> {
+        Arc::new(Freely)
+    }
+
+    /// Whether records can be written, and the lanes that handed over.
+    #[derive(Default)]
+    struct Written {
+        broken: AtomicBool,
+        called: Mutex<Vec<usize>>,
+    }
+
+    impl Records for Written {
+        fn taken(&self) -> u64 {
+            0
+        }
+
+        fn hand_over(&self, _: u64) -> io::Result<()> {
+            self.called.lock().unwrap().push(lanes::current());
+            if self.broken.load(Ordering::SeqCst) {
+                return Err(io::Error::other("it cannot be written down"));
+            }
+            Ok(())
+        }
     }
 
     fn for_ever() -> ConnectionAge {
@@ -302,32 +336,24 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn nothing_of_an_answer_leaves_before_the_hook_has_run() {
+    async fn nothing_of_an_answer_leaves_before_it_is_on_record() {
         tls::install_provider();
         let pki = Pki::new();
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("sso.sock");
-        let (good, called) = (Arc::new(AtomicBool::new(true)), Arc::new(Mutex::new(Vec::new())));
-        let hook: BeforeWrite = {
-            let (good, called) = (Arc::clone(&good), Arc::clone(&called));
-            Arc::new(move || {
-                called.lock().unwrap().push(lanes::current());
-                if good.load(Ordering::SeqCst) {
-                    return Ok(());
-                }
-                Err(io::Error::other("it cannot be written down"))
-            })
-        };
-        let running = serve(&pki.issue("server"), 2, for_ever(), hook, Some(&socket)).await;
+        let written = Arc::new(Written::default());
+        let records = Arc::<Written>::clone(&written);
+        let running = serve(&pki.issue("server"), 2, for_ever(), records, Some(&socket)).await;
         let settings = pki.issue("client");
         let client = channel(running.addr, &settings);
         let (connection, lane) = call(&client, "/").await.unwrap();
-        assert!(called.lock().unwrap().iter().all(|called| *called == lane), "on another thread");
+        let called = || written.called.lock().unwrap();
+        assert!(called().iter().all(|called| *called == lane), "on another thread");
 
-        good.store(false, Ordering::SeqCst);
-        called.lock().unwrap().clear();
+        written.broken.store(true, Ordering::SeqCst);
+        called().clear();
         assert!(call(&client, "/").await.is_err());
-        assert!(!called.lock().unwrap().is_empty());
+        assert!(!called().is_empty());
         // Over the socket not one byte comes, not even of the transport.
         let mut bare = UnixStream::connect(&socket).await.unwrap();
         let hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
@@ -338,7 +364,7 @@ mod tests {
         let reading = tokio::time::timeout(LONG, reading).await.expect("the connection ends");
         assert!(read.is_empty(), "{reading:?} {read:?}");
 
-        good.store(true, Ordering::SeqCst);
+        written.broken.store(false, Ordering::SeqCst);
         let again = async {
             loop {
                 if let Ok((other, _)) = call(&client, "/").await {

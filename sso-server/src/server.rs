@@ -187,8 +187,8 @@ pub async fn run(settings: Settings, metrics: Metrics) -> Result<(), ServerError
     let count = lanes.handles().len();
     let door =
         Door::new(&house, certificates, &others, count, settings.max_requests, settings.quota);
-    let before_write = house.audit.before_write();
-    let serving = Serving::new(&lanes, settings.connection_age, before_write, stages.draining());
+    let records = house.audit.records();
+    let serving = Serving::new(&lanes, settings.connection_age, records, stages.draining());
     let serving = serve(serving, door, listener, local, Arc::clone(&parts.tls));
     tracing::info!(event = Event::Started.number(), %address, server = settings.name, "serving");
     shutdown::notify_ready();

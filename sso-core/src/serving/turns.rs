@@ -10,11 +10,14 @@ use std::{
     task::{Context, Poll, Waker, ready},
 };
 
+use futures_util::FutureExt as _;
 use hyper::rt::Executor;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::yield_now,
 };
+
+use super::records::Due;
 
 /// Requests of one connection that are answered before other connections have their turn: about half a
 /// millisecond.
@@ -23,8 +26,11 @@ const MOST: usize = 32;
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The requests that have come on a connection and were not looked at. Clones share them.
-#[derive(Clone, Default)]
-pub(super) struct Turns(Arc<Mutex<VecDeque<Work>>>);
+#[derive(Clone)]
+pub(super) struct Turns {
+    waiting: Arc<Mutex<VecDeque<Work>>>,
+    due: Due,
+}
 
 impl fmt::Debug for Turns {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -39,7 +45,11 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Turns {
 }
 
 impl Turns {
-    /// One turn: takes what `transport` has read, answers requests, and lets it send the answers.
+    pub(super) fn new(due: Due) -> Self {
+        Self { waiting: Arc::default(), due }
+    }
+
+    /// One turn: sends the answers of the one before, takes what `transport` has read, and answers requests.
     pub(super) fn take<T>(
         &self,
         context: &mut Context<'_>,
@@ -51,20 +61,26 @@ impl Turns {
         let mut done = 0;
         while done < MOST {
             let Some(work) = self.next() else { break };
-            begin(work);
+            self.begin(work);
             done += 1;
         }
-        if done == 0 {
-            return Poll::Pending;
-        }
-        // Sends them, and may bring further requests.
-        if let Poll::Ready(ended) = transport(context) {
-            return Poll::Ready(ended);
-        }
-        if !self.lock().is_empty() {
+        if done > 0 {
+            // The answers wait for the others of the lane: what they rest on is handed over together.
             context.waker().wake_by_ref();
         }
         Poll::Pending
+    }
+
+    /// Answers a request where that can be done at once; else it becomes a task.
+    fn begin(&self, work: Work) {
+        let mut answer = Answer { work, due: self.due.clone() };
+        // A task is polled again at once, so nothing that happens before that is missed.
+        let mut context = Context::from_waker(Waker::noop());
+        // One request that panics ends alone, as it would in a task.
+        let polled = catch_unwind(AssertUnwindSafe(|| answer.poll_unpin(&mut context)));
+        if matches!(polled, Ok(Poll::Pending)) {
+            tokio::spawn(answer);
+        }
     }
 
     fn next(&self) -> Option<Work> {
@@ -79,18 +95,24 @@ impl Turns {
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<Work>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Answers a request where that can be done at once; else it becomes a task.
-fn begin(mut work: Work) {
-    // A task is polled again at once, so nothing that happens before that is missed.
-    let mut context = Context::from_waker(Waker::noop());
-    // One request that panics ends alone, as it would in a task.
-    let polled = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(&mut context)));
-    if matches!(polled, Ok(Poll::Pending)) {
-        tokio::spawn(work);
+/// An answer at work. Whatever it gives to the transport it gives within its own steps.
+struct Answer {
+    work: Work,
+    due: Due,
+}
+
+impl Future for Answer {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let Self { work, due } = &mut *self;
+        // Also where it panics.
+        let _noted = scopeguard::guard(due, |due| due.note());
+        work.as_mut().poll(context)
     }
 }
 
@@ -119,9 +141,39 @@ pub(super) async fn in_turn<F: Future>(steps: &Arc<Semaphore>, work: F) -> F::Ou
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::{
+        io,
+        sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    };
 
-    use super::*;
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::{
+        super::records::{Recorded, Records},
+        *,
+    };
+
+    /// Counts what is taken, and notes what is handed over.
+    #[derive(Default)]
+    struct Counted {
+        taken: AtomicU64,
+        handed_over: Mutex<Vec<u64>>,
+    }
+
+    impl Records for Counted {
+        fn taken(&self) -> u64 {
+            self.taken.load(Ordering::Relaxed)
+        }
+
+        fn hand_over(&self, taken: u64) -> io::Result<()> {
+            self.handed_over.lock().unwrap().push(taken);
+            Ok(())
+        }
+    }
+
+    fn turns() -> Turns {
+        Turns::new(Due::new(Arc::new(Counted::default())))
+    }
 
     /// A transport that brings these requests at once.
     fn burst(turns: &Turns, count: usize, done: &Arc<AtomicUsize>) {
@@ -135,7 +187,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_burst_leaves_turns_to_others() {
-        let (turns, done) = (Turns::default(), Arc::new(AtomicUsize::new(0)));
+        let (turns, done) = (turns(), Arc::new(AtomicUsize::new(0)));
         burst(&turns, 10 * MOST, &done);
         let sent = Arc::new(Mutex::new(Vec::new()));
         let (told, counted) = (Arc::clone(&sent), Arc::clone(&done));
@@ -165,7 +217,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_that_waits_holds_nobody_up() {
-        let (turns, done) = (Turns::default(), Arc::new(AtomicUsize::new(0)));
+        let (turns, done) = (turns(), Arc::new(AtomicUsize::new(0)));
         let (sender, receiver) = tokio::sync::oneshot::channel::<()>();
         let late = Arc::clone(&done);
         turns.execute(async move {
@@ -183,6 +235,38 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert_eq!(done.load(Ordering::Relaxed), 102);
+    }
+
+    /// What an answer rests on is what was taken when it was given to the transport, however much is taken
+    /// by others meanwhile, and however late it comes.
+    #[tokio::test]
+    async fn a_connection_waits_for_what_its_own_answers_rest_on() {
+        let records = Arc::new(Counted::default());
+        let due = Due::new(Arc::<Counted>::clone(&records));
+        let turns = Turns::new(due.clone());
+        let (client, _server) = tokio::io::duplex(64);
+        let mut io = Recorded { io: client, due };
+        io.write_all(b"hello").await.unwrap();
+        let (sender, receiver) = tokio::sync::oneshot::channel::<()>();
+        let taken = Arc::clone(&records);
+        turns.execute(async move {
+            taken.taken.fetch_add(3, Ordering::Relaxed);
+        });
+        let taken = Arc::clone(&records);
+        turns.execute(async move {
+            receiver.await.unwrap();
+            taken.taken.fetch_add(1, Ordering::Relaxed);
+        });
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(turns.take(&mut context, |_| Poll::<()>::Pending).is_pending());
+        records.taken.fetch_add(5, Ordering::Relaxed);
+        io.write_all(b"three").await.unwrap();
+        sender.send(()).unwrap();
+        tokio::task::yield_now().await;
+        records.taken.fetch_add(5, Ordering::Relaxed);
+        let slices = [io::IoSlice::new(b"nine")];
+        assert_eq!(io.write_vectored(&slices).await.unwrap(), 4);
+        assert_eq!(*records.handed_over.lock().unwrap(), [0, 3, 9]);
     }
 
     #[tokio::test]

@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use sso_core::{clock::Clock, lanes};
+use sso_core::{clock::Clock, lanes, serving::Records};
 use tokio::sync::watch;
 use uuid::{Builder, Uuid};
 
@@ -94,8 +94,9 @@ pub(super) struct Journal {
 #[repr(align(128))]
 struct Lane {
     state: Mutex<LaneState>,
-    /// Something waits in the buffer.
-    pending: AtomicBool,
+    /// Records that were taken, and those of them that the operating system has.
+    taken: AtomicU64,
+    written: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -168,7 +169,7 @@ impl Journal {
     }
 
     /// Takes a record. It is with the operating system when this returned, unless the caller's thread
-    /// writes before its answers leave ([`Self::before_write`]).
+    /// writes before its answers leave ([`Self::hand_over`]).
     ///
     /// # Errors
     /// Why it is not taken: nothing of it is left then.
@@ -185,14 +186,15 @@ impl Journal {
             self.go_on(&mut state, start)?;
         }
         if self.mode == AuditMode::Journal && WRITES.get() == self.number {
-            lane.pending.store(true, Ordering::Release);
+            lane.taken.fetch_add(1, Ordering::AcqRel);
             return Ok(());
         }
         state.write().map_err(|error| {
             state.buffer.truncate(start);
             self.not_written(&error)
         })?;
-        lane.pending.store(false, Ordering::Release);
+        let taken = lane.taken.fetch_add(1, Ordering::AcqRel).wrapping_add(1);
+        lane.written.store(taken, Ordering::Release);
         Ok(())
     }
 
@@ -217,16 +219,6 @@ impl Journal {
         }
         state.buffer.append(&mut last);
         Ok(())
-    }
-
-    /// Writes what waits in the buffer of the caller's lane, before an answer leaves on it. Every thread
-    /// that calls this has to call it before each answer.
-    ///
-    /// # Errors
-    /// The answers on this lane must not leave.
-    pub(super) fn before_write(&self) -> io::Result<()> {
-        WRITES.set(self.number);
-        self.lane().flush()
     }
 
     /// Writes what waits in any buffer.
@@ -410,6 +402,25 @@ impl Journal {
     }
 }
 
+/// Every thread that hands over once has to do so before each answer from then on.
+impl Records for Journal {
+    fn taken(&self) -> u64 {
+        self.lane().taken.load(Ordering::Acquire)
+    }
+
+    fn hand_over(&self, taken: u64) -> io::Result<()> {
+        WRITES.set(self.number);
+        let lane = self.lane();
+        if lane.has_written(taken) {
+            return Ok(());
+        }
+        lane.flush().inspect_err(|error| {
+            metrics::counter!("sso_audit_failures_total").increment(1);
+            tracing::error!(%error, "answers are not sent, as their audit records cannot be written");
+        })
+    }
+}
+
 impl Drop for Journal {
     fn drop(&mut self) {
         self.wish.tell(|wish| wish.end = true);
@@ -425,17 +436,22 @@ impl Lane {
         let (next, _) = Uuid::new_v4().as_u64_pair();
         let state =
             LaneState { buffer: Vec::with_capacity(64 * 1024), segment: None, next, failed: false };
-        Self { state: Mutex::new(state), pending: AtomicBool::new(false) }
+        Self { state: Mutex::new(state), taken: AtomicU64::new(0), written: AtomicU64::new(0) }
     }
 
     fn flush(&self) -> io::Result<()> {
-        if !self.pending.load(Ordering::Acquire) {
+        if self.has_written(self.taken.load(Ordering::Acquire)) {
             return Ok(());
         }
         let mut state = lock(&self.state);
         state.write()?;
-        self.pending.store(false, Ordering::Release);
+        // Nobody takes one meanwhile.
+        self.written.store(self.taken.load(Ordering::Acquire), Ordering::Release);
         Ok(())
+    }
+
+    fn has_written(&self, taken: u64) -> bool {
+        self.written.load(Ordering::Acquire) >= taken
     }
 }
 

@@ -13,9 +13,9 @@ mod shipper;
 #[cfg(test)]
 mod tests;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use sso_core::clock::Clock;
+use sso_core::{clock::Clock, serving::Records};
 use sso_proto::Reason;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -92,18 +92,10 @@ impl Audit {
         Ok((Self { server, clock, storage, journal, shipper }, task))
     }
 
-    /// What has to be called before bytes of an answer leave: it hands the records of the caller's lane
-    /// to the operating system. On an error no byte may leave. A thread that calls it once has to call
-    /// it before every answer from then on; threads that never do need not.
+    /// What answers rest on: none leaves before the operating system has its record.
     #[must_use]
-    pub fn before_write(&self) -> Arc<dyn Fn() -> io::Result<()> + Send + Sync> {
-        let journal = Arc::clone(&self.journal);
-        Arc::new(move || {
-            journal.before_write().inspect_err(|error| {
-                metrics::counter!("sso_audit_failures_total").increment(1);
-                tracing::error!(%error, "answers are not sent, as their audit records cannot be written");
-            })
-        })
+    pub fn records(&self) -> Arc<dyn Records> {
+        Arc::<Journal>::clone(&self.journal)
     }
 
     /// Records a change inside its own transaction.
@@ -286,8 +278,9 @@ impl Audit {
         let written = match (taken, self.journal.mode()) {
             (Ok(()), AuditMode::Durable) => {
                 let late = |_| Err("the disk did not take it within 5 seconds".to_owned());
-                let durable = tokio::time::timeout(PATIENCE, self.journal.durable()).await;
-                durable.unwrap_or_else(late)
+                // Apart, so that it takes no room in the other mode.
+                let durable = tokio::time::timeout(PATIENCE, self.journal.durable());
+                Box::pin(durable).await.unwrap_or_else(late)
             }
             (taken, _) => taken,
         };

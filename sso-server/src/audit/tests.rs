@@ -54,6 +54,11 @@ fn written(audit: &Audit) -> u64 {
     audit.journal.segments().iter().map(|it| it.written() - it.shipped()).sum()
 }
 
+/// Before an answer that rests on everything taken until now.
+fn hand_over(records: &dyn Records) -> std::io::Result<()> {
+    records.hand_over(records.taken())
+}
+
 #[tokio::test]
 async fn what_answers_depend_on_is_written_before_they_leave() {
     let folder = tempfile::tempdir().unwrap();
@@ -63,21 +68,28 @@ async fn what_answers_depend_on_is_written_before_they_leave() {
     reveal(&audit, "1").await.unwrap();
     let one = written(&audit);
     assert!(one > 0);
-    let before_write = audit.before_write();
-    before_write().unwrap();
+    let records = audit.records();
+    hand_over(&*records).unwrap();
     for object in ["2", "3", "4"] {
         reveal(&audit, object).await.unwrap();
     }
     assert_eq!(written(&audit), one, "they wait in the buffer");
-    before_write().unwrap();
+    hand_over(&*records).unwrap();
     assert_eq!(written(&audit), 4 * one);
-    before_write().unwrap();
+    hand_over(&*records).unwrap();
     assert_eq!(written(&audit), 4 * one);
+    // What was handed over is not waited for again, and who comes with less writes nothing for others.
+    let before = records.taken();
+    reveal(&audit, "5").await.unwrap();
+    records.hand_over(before).unwrap();
+    assert_eq!(written(&audit), 4 * one);
+    hand_over(&*records).unwrap();
+    assert_eq!(written(&audit), 5 * one);
     // A list has what waits in a buffer.
     audit.denied(&call("DEV\\user"), Action::AuditList, Subject::default(), Reason::Internal).await;
     let records = all(&audit).await;
     let objects: Vec<_> = records.iter().map(|record| &*record.object).collect();
-    assert_eq!(objects, ["", "4", "3", "2", "1"]);
+    assert_eq!(objects, ["", "5", "4", "3", "2", "1"]);
     assert_eq!((records[0].outcome, &*records[0].reason), (AuditOutcome::Denied, "INTERNAL"));
     assert_eq!(records[1].id.get_version_num(), 7);
     assert_eq!((&*records[1].server, &*records[1].caller), ("one", "DEV\\user"));
@@ -88,17 +100,17 @@ async fn a_journal_that_cannot_be_written_stops_answers_and_takes_nothing_until_
     let folder = tempfile::tempdir().unwrap();
     let (audit, _writer) = open(folder.path(), AuditMode::Journal).await;
     audit.journal.end_keeper();
-    let before_write = audit.before_write();
-    before_write().unwrap();
+    let records = audit.records();
+    hand_over(&*records).unwrap();
     reveal(&audit, "before").await.unwrap();
     let file = audit.journal.take_file();
-    assert!(before_write().is_err(), "its record is not written");
+    assert!(hand_over(&*records).is_err(), "its record is not written");
     let refused = reveal(&audit, "meanwhile").await.unwrap_err();
     assert_eq!(refused.reason, Reason::AuditUnavailable);
     assert!(refused.message.contains(&*folder.path().to_string_lossy()), "{}", refused.message);
-    assert!(before_write().is_err());
+    assert!(hand_over(&*records).is_err());
     audit.journal.put_file(file);
-    before_write().unwrap();
+    hand_over(&*records).unwrap();
     reveal(&audit, "after").await.unwrap();
     let records = all(&audit).await;
     let objects: Vec<_> = records.iter().map(|record| &*record.object).collect();
@@ -138,8 +150,8 @@ async fn without_room_records_are_refused_until_there_is_some() {
 async fn in_durable_mode_the_disk_has_a_record_when_it_is_taken() {
     let folder = tempfile::tempdir().unwrap();
     let (audit, _writer) = open(folder.path(), AuditMode::Durable).await;
-    let before_write = audit.before_write();
-    before_write().unwrap();
+    let records = audit.records();
+    hand_over(&*records).unwrap();
     let names: Vec<_> = (0..50).map(|number| number.to_string()).collect();
     futures_util::future::join_all(names.iter().map(|name| reveal(&audit, name)))
         .await
@@ -178,11 +190,11 @@ async fn of_many_callers_at_once_each_has_one_record() {
             None => (tokio::runtime::Handle::current(), false),
         };
         tasks.push(runtime.spawn(async move {
-            let before_write = audit.before_write();
+            let records = audit.records();
             for number in 0..100 {
                 reveal(&audit, &format!("{caller} {number}")).await.unwrap();
                 if own {
-                    before_write().unwrap();
+                    hand_over(&*records).unwrap();
                 }
                 tokio::task::yield_now().await;
             }
