@@ -9,8 +9,7 @@ use uuid::Uuid;
 use super::{
     Storage, StorageError, Transaction,
     dialect::Statement,
-    rows::{Columns, clean, cut, fold, micros},
-    whole::Bound,
+    rows::{Columns, Value, clean, cut, fill, fold, micros},
 };
 use crate::model::{AuditFilter, AuditOutcome, AuditPosition, AuditRecord, Page, PageRequest};
 
@@ -19,7 +18,7 @@ const TABLE: &str = "audit";
 const BATCH: usize = 32;
 /// How many places a record fills.
 pub(super) const COLUMNS: usize = 13;
-/// What [`bind`] fills the places of follows.
+/// The places that [`values`] is for follow.
 pub(super) const INTO: &str = "\
     INSERT INTO audit (at, id, server, request_id, caller, caller_key, action, application, \
     application_key, object, outcome, reason, detail)";
@@ -89,7 +88,7 @@ impl Transaction {
         for records in records.chunks(BATCH) {
             let mut query = sqlx::query(AssertSqlSafe(insert(records.len())).into_sql_str());
             for record in records {
-                query = bind(query, record);
+                query = values(record).iter().fold(query, fill);
             }
             query.execute(self.connection()).await?;
         }
@@ -97,22 +96,23 @@ impl Transaction {
     }
 }
 
-/// Fills the places of a record.
-pub(super) fn bind<'q>(query: Bound<'q>, record: &'q AuditRecord) -> Bound<'q> {
-    query
-        .bind(micros(record.at))
-        .bind(record.id.to_string())
-        .bind(&*record.server)
-        .bind(&*record.request_id)
-        .bind(&*record.caller)
-        .bind(fold(&record.caller))
-        .bind(&*record.action)
-        .bind(&*record.application)
-        .bind(fold(&record.application))
-        .bind(&*record.object)
-        .bind(record.outcome.as_str())
-        .bind(&*record.reason)
-        .bind(&*record.detail)
+/// What goes into the places of a record.
+pub(super) fn values(record: &AuditRecord) -> [Value<'_>; COLUMNS] {
+    [
+        Value::Number(micros(record.at)),
+        Value::text(record.id.to_string()),
+        Value::text(&record.server),
+        Value::text(&record.request_id),
+        Value::text(&record.caller),
+        Value::text(fold(&record.caller)),
+        Value::text(&record.action),
+        Value::text(&record.application),
+        Value::text(fold(&record.application)),
+        Value::text(&record.object),
+        Value::text(record.outcome.as_str()),
+        Value::text(&record.reason),
+        Value::text(&record.detail),
+    ]
 }
 
 enum Bind {

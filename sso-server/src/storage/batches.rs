@@ -1,7 +1,6 @@
-//! Reading by key in batches, and writing what is one statement. A read that comes alone is made at once; those that come while
-//! [`AT_ONCE`] reads of their kind are under way wait together for the first of these to end, and are
-//! then one statement. Nothing waits for a timer, and the more is asked for at a time, the less a key
-//! costs.
+//! Reading by key in batches, and writing what is one statement. What comes while [`AT_ONCE`] statements of
+//! its kind are under way waits for the first of these to end, and what waits together is one statement.
+//! Nothing waits for a timer, and the more is asked for at a time, the less a key costs.
 //!
 //! Nobody joins a read that has begun: what is handed out was read after it was asked for.
 
@@ -9,6 +8,7 @@ use std::{
     collections::{HashMap, VecDeque},
     hash::Hash,
     sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
+    thread,
 };
 
 use futures_util::future::BoxFuture;
@@ -169,25 +169,29 @@ where
 
     /// What is there under this key, read from now on.
     async fn load(self: &Arc<Self>, storage: &Storage, key: K) -> Found<V> {
-        let answer = {
+        let (sender, answer) = oneshot::channel();
+        let begins = {
             let mut waiting = self.waiting();
-            if waiting.under_way < AT_ONCE {
-                waiting.under_way += 1;
-                None
-            } else {
-                let (sender, answer) = oneshot::channel();
-                waiting.asked.push_back((key.clone(), sender));
-                Some(answer)
-            }
+            waiting.asked.push_back((key, sender));
+            let begins = waiting.under_way < AT_ONCE;
+            waiting.under_way += usize::from(begins);
+            begins
         };
-        if let Some(answer) = answer {
-            let gone = || StorageError::Unavailable("the server is stopping".to_owned());
-            return answer.await.unwrap_or_else(|_| Err(gone()));
+        if begins {
+            self.begin(storage);
         }
-        // Also when whoever asked goes away, those who wait get their turn.
-        let _turn = Turn { queue: Arc::clone(self), storage: storage.clone() };
-        let found = (self.read)(storage.clone(), vec![key]).await?;
-        found.into_iter().next().unwrap_or(Ok(None))
+        let gone = || StorageError::Unavailable("the server is stopping".to_owned());
+        answer.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// Reads batches until nobody waits any more; in a task of its own, which those who are about to come are
+    /// before.
+    fn begin(self: &Arc<Self>, storage: &Storage) {
+        // Outside of a runtime there is nobody left to answer.
+        if let Ok(runtime) = Handle::try_current() {
+            let turn = Turn { queue: Arc::clone(self), storage: storage.clone() };
+            runtime.spawn(turn.take());
+        }
     }
 
     /// The next batch; `None`, and one less is under way, where nobody waits.
@@ -224,7 +228,7 @@ struct Batch<K, V> {
     asked: Vec<(usize, oneshot::Sender<Found<V>>)>,
 }
 
-/// One of those under way; at its end the next batch is read.
+/// One of those under way.
 struct Turn<K, V>
 where
     K: Clone + Eq + Hash + Send + 'static,
@@ -234,16 +238,14 @@ where
     storage: Storage,
 }
 
-impl<K, V> Drop for Turn<K, V>
+impl<K, V> Turn<K, V>
 where
     K: Clone + Eq + Hash + Send + 'static,
     V: Clone + Send + 'static,
 {
-    fn drop(&mut self) {
-        let Some(batch) = self.queue.next() else { return };
-        let turn = Self { queue: Arc::clone(&self.queue), storage: self.storage.clone() };
-        let task = async move {
-            let found = (turn.queue.read)(turn.storage.clone(), batch.keys).await;
+    async fn take(self) {
+        while let Some(batch) = self.queue.next() {
+            let found = (self.queue.read)(self.storage.clone(), batch.keys).await;
             for (place, sender) in batch.asked {
                 let found = match &found {
                     Ok(found) => found.get(place).cloned().unwrap_or(Ok(None)),
@@ -252,11 +254,19 @@ where
                 // Whoever asked may be gone.
                 let _ = sender.send(found);
             }
-            drop(turn);
-        };
-        // Outside of a runtime there is nobody left to answer; those who wait are told by the drop.
-        if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(task);
+        }
+    }
+}
+
+impl<K, V> Drop for Turn<K, V>
+where
+    K: Clone + Eq + Hash + Send + 'static,
+    V: Clone + Send + 'static,
+{
+    /// Where a read panicked, those who wait get their turn all the same.
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.queue.begin(&self.storage);
         }
     }
 }

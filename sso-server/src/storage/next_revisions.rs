@@ -3,51 +3,137 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fmt::Write as _,
     hash::{Hash, Hasher},
     sync::{Arc, LazyLock},
 };
 
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::{
     Dialect, NewRevision, Storage, StorageError, audit,
     dialect::Whole,
-    rows::{Columns, json, micros, stored},
+    rows::{Columns, Value, fill, json, micros, stored},
     whole::Bound,
 };
 use crate::model::{Application, ApplicationId, AuditRecord, HISTORY_LENGTH};
 
 /// Revisions of one statement.
 const SIZES: [usize; 4] = [1, 8, 16, 32];
-/// Places of a revision: ten of its own, and those of its record.
-const PLACES: usize = 10 + audit::COLUMNS;
 static WRITE_ON: LazyLock<[Whole; 4]> = LazyLock::new(|| SIZES.map(write_on));
 
-/// The head moves on from the revision that the new one builds on, and everything else follows only if
-/// it did.
-const SQLITE: &str = "\
-    UPDATE configurations SET revision = $2, updated_at = $7, updated_by = $8 \
-    WHERE id = $1 AND revision = $2 - 1 AND deleted_revision <> revision \
-    AND EXISTS (SELECT 1 FROM generations WHERE generation = $5 AND closed_at IS NULL) \
-    AND EXISTS (SELECT 1 FROM applications WHERE id = $3 AND updated_at = $4); \
-    INSERT INTO configuration_revisions (configuration_id, revision, sealed, generation, changed, \
-    rolled_back_to, written_at, written_by) \
-    SELECT $1, $2, $6, $5, $9, NULL, $7, $8 WHERE changes() > 0; \
-    {audit} SELECT $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23 \
-    WHERE changes() > 0; \
-    INSERT INTO changes (kind, application_id, configuration_id, at) \
-    SELECT 'configuration', $3, $1, $7 WHERE changes() > 0 RETURNING id, configuration_id; \
-    DELETE FROM configuration_revisions \
-    WHERE configuration_id = $1 AND revision <= $10 AND changes() > 0; ";
+#[derive(Clone, Copy)]
+enum Kind {
+    Number,
+    Bytes,
+    Text,
+}
+
+/// What is given of a revision: ten places of its own, and those of its record.
+const PLACES: [(&str, Kind); 10 + audit::COLUMNS] = [
+    ("id", Kind::Text),
+    ("revision", Kind::Number),
+    ("application_id", Kind::Text),
+    ("application_updated_at", Kind::Number),
+    ("generation", Kind::Number),
+    ("sealed", Kind::Bytes),
+    ("written_at", Kind::Number),
+    ("written_by", Kind::Text),
+    ("changed", Kind::Text),
+    ("last_pruned", Kind::Number),
+    ("record_at", Kind::Number),
+    ("record_id", Kind::Text),
+    ("a3", Kind::Text),
+    ("a4", Kind::Text),
+    ("a5", Kind::Text),
+    ("a6", Kind::Text),
+    ("a7", Kind::Text),
+    ("a8", Kind::Text),
+    ("a9", Kind::Text),
+    ("a10", Kind::Text),
+    ("a11", Kind::Text),
+    ("a12", Kind::Text),
+    ("a13", Kind::Text),
+];
+
+/// Where the head stands at the revision that the new one builds on, the record is written; everything else
+/// follows where the record is there, whose id nobody else has. At the end the numbers of the news, which
+/// one statement gave out one after the other.
+const SQLITE: [(&[&str], &str); 6] = [
+    (
+        &[
+            "id",
+            "revision",
+            "application_id",
+            "application_updated_at",
+            "generation",
+            "record_at",
+            "record_id",
+            "a3",
+            "a4",
+            "a5",
+            "a6",
+            "a7",
+            "a8",
+            "a9",
+            "a10",
+            "a11",
+            "a12",
+            "a13",
+        ],
+        "{audit} SELECT record_at, record_id, a3, a4, a5, a6, a7, a8, a9, a10, a11, a12, a13 \
+         FROM new CROSS JOIN configurations c ON c.id = new.id \
+         WHERE c.revision = new.revision - 1 AND c.deleted_revision <> c.revision \
+         AND EXISTS (SELECT 1 FROM generations g \
+         WHERE g.generation = new.generation AND g.closed_at IS NULL) \
+         AND EXISTS (SELECT 1 FROM applications a \
+         WHERE a.id = new.application_id AND a.updated_at = new.application_updated_at)",
+    ),
+    (
+        &[
+            "id",
+            "revision",
+            "sealed",
+            "generation",
+            "changed",
+            "written_at",
+            "written_by",
+            "record_at",
+            "record_id",
+        ],
+        "INSERT INTO configuration_revisions (configuration_id, revision, sealed, generation, changed, \
+         rolled_back_to, written_at, written_by) SELECT new.id, new.revision, new.sealed, \
+         new.generation, new.changed, NULL, new.written_at, new.written_by FROM new {recorded}",
+    ),
+    (
+        &["id", "revision", "written_at", "written_by", "record_at", "record_id"],
+        "UPDATE configurations SET revision = new.revision, updated_at = new.written_at, \
+         updated_by = new.written_by FROM new {recorded} WHERE configurations.id = new.id",
+    ),
+    (
+        &["id", "last_pruned", "record_at", "record_id"],
+        "DELETE FROM configuration_revisions WHERE (configuration_id, revision) IN \
+         (SELECT r.configuration_id, r.revision FROM new {recorded} \
+         CROSS JOIN configuration_revisions r \
+         ON r.configuration_id = new.id AND r.revision <= new.last_pruned)",
+    ),
+    (
+        &["id", "application_id", "written_at", "record_at", "record_id"],
+        "INSERT INTO changes (kind, application_id, configuration_id, at) \
+         SELECT 'configuration', new.application_id, new.id, new.written_at FROM new {recorded}",
+    ),
+    (
+        &[],
+        "SELECT group_concat(id || ' ' || configuration_id) AS told FROM changes \
+         WHERE changes() > 0 AND id > last_insert_rowid() - changes() HAVING COUNT(*) > 0",
+    ),
+];
+const RECORDED: &str = "CROSS JOIN audit ON audit.at = new.record_at AND audit.id = new.record_id";
 
 /// The generations are held to the end of the statement, as [`super::Transaction::hold_generation`] does to
 /// the end of a transaction; and a head that another holds is passed over, so that nothing is waited for
 /// that could end what was checked before.
 const POSTGRES: &str = "\
-    WITH new (id, revision, application_id, application_updated_at, generation, sealed, written_at, \
-    written_by, changed, last_pruned, a1, a2, a3, a4, a5, a6, a7, a8, a9, a10, a11, a12, a13) \
-    AS MATERIALIZED (VALUES {rows}), \
     open AS MATERIALIZED (SELECT generation FROM generations \
     WHERE generation IN (SELECT generation FROM new) AND closed_at IS NULL \
     ORDER BY generation FOR SHARE), \
@@ -64,53 +150,52 @@ const POSTGRES: &str = "\
     changed, rolled_back_to, written_at, written_by) \
     SELECT id, revision, sealed, generation, changed, NULL, written_at, written_by \
     FROM new JOIN head USING (id)), \
-    recorded AS ({audit} SELECT a1, a2, a3, a4, a5, a6, a7, a8, a9, a10, a11, a12, a13 \
+    recorded AS ({audit} SELECT record_at, record_id, a3, a4, a5, a6, a7, a8, a9, a10, a11, a12, a13 \
     FROM new JOIN head USING (id)), \
     told AS (INSERT INTO changes (kind, application_id, configuration_id, at) \
     SELECT 'configuration', application_id, id, written_at FROM new JOIN head USING (id) \
     RETURNING id, configuration_id), \
     pruned AS (DELETE FROM configuration_revisions r USING new JOIN head USING (id) \
     WHERE r.configuration_id = new.id AND r.revision <= new.last_pruned) \
-    SELECT id, configuration_id FROM told";
-
-/// What a place of a revision holds.
-enum Kind {
-    Number,
-    Bytes,
-    Text,
-}
-
-fn kind(place: usize) -> Kind {
-    match place {
-        2 | 4 | 5 | 7 | 10 | 11 => Kind::Number,
-        6 => Kind::Bytes,
-        _ => Kind::Text,
-    }
-}
+    SELECT string_agg(id || ' ' || configuration_id, ',') AS told FROM told HAVING COUNT(*) > 0";
 
 fn write_on(revisions: usize) -> Whole {
-    let (mut sqlite, mut rows) = (String::new(), String::new());
-    for first in (0..revisions).map(|number| number * PLACES) {
-        // From the highest: `$1` is the beginning of `$10`.
-        let shifted = (1..=PLACES).rev().fold(SQLITE.to_owned(), |text, place| {
-            text.replace(&format!("${place}"), &format!("@{}", first + place))
-        });
-        sqlite.push_str(&shifted.replace('@', "$"));
-        rows.push_str(if first == 0 { "(" } else { ", (" });
-        for place in 1..=PLACES {
-            let kind = match kind(place) {
-                Kind::Number => "BIGINT",
-                Kind::Bytes => "BYTEA",
-                Kind::Text => "TEXT",
-            };
-            let comma = if place == 1 { "" } else { ", " };
-            // Writing to a String cannot fail.
-            let _ = write!(rows, "{comma}CAST(${} AS {kind})", first + place);
+    let mut sqlite = String::new();
+    for (names, text) in SQLITE {
+        if !names.is_empty() {
+            sqlite.push_str(&format!("WITH {} ", given(revisions, names, Dialect::Sqlite)));
         }
-        rows.push(')');
+        sqlite.push_str(&text.replace("{recorded}", RECORDED));
+        sqlite.push_str("; ");
     }
+    let all: Vec<_> = PLACES.iter().map(|(name, _)| *name).collect();
+    let postgres = format!("WITH {}, {POSTGRES}", given(revisions, &all, Dialect::Postgres));
     let whole = |text: &str| text.replace("{audit}", audit::INTO);
-    Whole::of(revisions, &whole(&sqlite), whole(&POSTGRES.replace("{rows}", &rows)))
+    Whole::of(revisions, &whole(&sqlite), whole(&postgres))
+}
+
+/// These places of so many revisions, as the table `new`.
+fn given(revisions: usize, names: &[&str], dialect: Dialect) -> String {
+    let place = |revision: usize, place: usize, kind: Kind| {
+        let number = revision * PLACES.len() + place + 1;
+        match (dialect, kind) {
+            // SQLite gives a column no type, and is slow with many places that have names. PostgreSQL takes
+            // what is not said for a text.
+            (Dialect::Sqlite, _) => "?".to_owned(),
+            (Dialect::Postgres, Kind::Number) => format!("CAST(${number} AS BIGINT)"),
+            (Dialect::Postgres, Kind::Bytes) => format!("CAST(${number} AS BYTEA)"),
+            (Dialect::Postgres, Kind::Text) => format!("CAST(${number} AS TEXT)"),
+        }
+    };
+    let row = |revision: usize| {
+        let wanted = PLACES.iter().enumerate().filter(|(_, (name, _))| names.contains(name));
+        let places = wanted.map(|(number, (_, kind))| place(revision, number, *kind));
+        format!("({})", places.collect::<Vec<_>>().join(", "))
+    };
+    let wanted = PLACES.iter().filter(|(name, _)| names.contains(name)).map(|(name, _)| *name);
+    let wanted = wanted.collect::<Vec<_>>().join(", ");
+    let rows = (0..revisions).map(row).collect::<Vec<_>>().join(", ");
+    format!("new ({wanted}) AS (VALUES {rows})")
 }
 
 /// The statements for several revisions.
@@ -144,30 +229,48 @@ impl Hash for NextRevision {
 }
 
 impl NextRevision {
-    fn bind<'q>(&'q self, query: Bound<'q>) -> Bound<'q> {
+    /// What goes into its places.
+    fn values(&self) -> Vec<Value<'_>> {
         let Next { application, application_updated_at, new, record } = &*self.0;
-        let query = query
-            .bind(new.configuration.to_string())
-            .bind(stored(new.revision.0))
-            .bind(application.to_string())
-            .bind(micros(*application_updated_at))
-            .bind(i64::from(new.generation))
-            .bind(&*new.sealed)
-            .bind(micros(new.written_at))
-            .bind(&*new.written_by)
-            .bind(json(&new.changed))
-            .bind(stored(new.revision.0.saturating_sub(HISTORY_LENGTH)));
-        audit::bind(query, record)
+        let own = [
+            Value::text(new.configuration.to_string()),
+            Value::Number(stored(new.revision.0)),
+            Value::text(application.to_string()),
+            Value::Number(micros(*application_updated_at)),
+            Value::Number(i64::from(new.generation)),
+            Value::Bytes(&new.sealed),
+            Value::Number(micros(new.written_at)),
+            Value::text(&new.written_by),
+            Value::text(json(&new.changed)),
+            Value::Number(stored(new.revision.0.saturating_sub(HISTORY_LENGTH))),
+        ];
+        own.into_iter().chain(audit::values(record)).collect()
     }
 }
 
-/// Fills the places of a revision that is not there: no configuration has an empty id.
-fn bind_nothing(query: Bound<'_>) -> Bound<'_> {
-    (1..=PLACES).fold(query, |query, place| match kind(place) {
-        Kind::Number => query.bind(0_i64),
-        Kind::Bytes => query.bind(&[][..]),
-        Kind::Text => query.bind(""),
-    })
+/// What goes into the places of a revision that is not there: no configuration has an empty id.
+fn nothing<'q>() -> Vec<Value<'q>> {
+    let nothing = |(_, kind): &(&str, Kind)| match kind {
+        Kind::Number => Value::Number(0),
+        Kind::Bytes => Value::Bytes(&[]),
+        Kind::Text => Value::text(""),
+    };
+    PLACES.iter().map(nothing).collect()
+}
+
+/// Fills the places of the whole statement, in the order in which they stand there.
+fn bind<'q>(query: Bound<'q>, revisions: &[&Vec<Value<'q>>], dialect: Dialect) -> Bound<'q> {
+    let all = || revisions.iter().copied().flatten();
+    match dialect {
+        Dialect::Postgres => all().fold(query, fill),
+        Dialect::Sqlite => SQLITE.iter().fold(query, |query, (names, _)| {
+            let wanted = PLACES.iter().map(|(name, _)| names.contains(name)).cycle();
+            all()
+                .zip(wanted)
+                .filter_map(|(value, wanted)| wanted.then_some(value))
+                .fold(query, fill)
+        }),
+    }
 }
 
 /// Writes revisions, and says of each which number its news has; `None` of what was not written.
@@ -179,19 +282,28 @@ pub(super) async fn write_together(
     let mut named = HashSet::new();
     let first = next.iter().map(|it| named.insert(it.0.new.configuration)).collect::<Vec<_>>();
     let firsts = || next.iter().zip(&first).filter_map(|(it, first)| first.then_some(it));
-    let rows = storage.write_whole(&*WRITE_ON, firsts().count(), |text, size| {
-        let query = firsts().fold(sqlx::query(text), |query, it| it.bind(query));
-        (firsts().count()..size).fold(query, |query, _| bind_nothing(query))
+    let (values, nothing): (Vec<_>, _) = (firsts().map(NextRevision::values).collect(), nothing());
+    let rows = storage.write_whole(&*WRITE_ON, values.len(), |text, size| {
+        let given: Vec<_> = values.iter().chain(std::iter::repeat(&nothing)).take(size).collect();
+        bind(sqlx::query(text), &given, storage.dialect())
     });
     let mut numbers = HashMap::new();
     for row in rows.await? {
-        let columns = Columns::of("changes", &row);
-        numbers.insert(columns.uuid("configuration_id")?, columns.number("id")?);
+        numbers.extend(Columns::of("changes", &row).parse("told", told)?);
     }
     let number = |(it, first): (&NextRevision, &bool)| {
         first.then(|| numbers.get(&it.0.new.configuration.0).copied()).flatten()
     };
     Ok(next.iter().zip(&first).map(number).collect())
+}
+
+/// Numbers of news, each with the configuration that it is of.
+fn told(text: &str) -> Result<Vec<(Uuid, u64)>, &'static str> {
+    let one = |text: &str| {
+        let (number, id) = text.split_once(' ')?;
+        Some((Uuid::try_parse(id).ok()?, number.parse().ok()?))
+    };
+    text.split(',').map(one).collect::<Option<_>>().ok_or("no numbers of news")
 }
 
 impl Storage {

@@ -1,10 +1,12 @@
 //! Between rows and nouns: reading columns without trusting them, writing times, flags and lists.
 
+use std::borrow::Cow;
+
 use sqlx::{Decode, Row as _, Type, any::Any, any::AnyRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::StorageError;
+use super::{StorageError, whole::Bound};
 use crate::model::{Page, PageRequest, canonical};
 
 /// One row of one table. Whatever does not parse becomes [`StorageError::Corrupt`].
@@ -129,6 +131,29 @@ impl<'r> Columns<'r> {
     ) -> Result<T, StorageError> {
         let text = self.text(column)?;
         parse(&text).map_err(|error| self.corrupt(format!("column {column}: {error}")))
+    }
+}
+
+/// What goes into a place of a statement.
+pub(super) enum Value<'q> {
+    Number(i64),
+    Bytes(&'q [u8]),
+    Text(Cow<'q, str>),
+}
+
+impl<'q> Value<'q> {
+    pub(super) fn text(text: impl Into<Cow<'q, str>>) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+/// Fills the next place.
+pub(super) fn fill<'q>(query: Bound<'q>, value: &Value<'q>) -> Bound<'q> {
+    match value {
+        Value::Number(number) => query.bind(*number),
+        Value::Bytes(bytes) => query.bind(*bytes),
+        Value::Text(Cow::Borrowed(text)) => query.bind(*text),
+        Value::Text(Cow::Owned(text)) => query.bind(text.clone()),
     }
 }
 

@@ -28,6 +28,7 @@ fn gated(_: Storage, keys: Vec<u32>) -> BoxFuture<'static, FoundMany<u32>> {
         READS.fetch_add(1, Ordering::SeqCst);
         KEYS.fetch_add(keys.len(), Ordering::SeqCst);
         assert!(keys.len() <= MOST);
+        assert!(!keys.contains(&2000), "on purpose");
         GATE.acquire().await.unwrap().forget();
         if keys.contains(&1000) {
             return Err(StorageError::Unavailable("for all of them".to_owned()));
@@ -68,9 +69,14 @@ async fn reads_that_come_together_are_few_statements_and_each_gets_its_own() {
         let (queue, storage) = (Arc::clone(&queue), storage.clone());
         tokio::spawn(async move { queue.load(&storage, key).await })
     };
+    let alone = async |key: u32| {
+        let reads = READS.load(Ordering::SeqCst);
+        let task = ask(key);
+        until(|| READS.load(Ordering::SeqCst) > reads).await;
+        (key, task)
+    };
     // The first two are alone; all others come while these are under way.
-    let alone = [ask(2), ask(3)];
-    until(|| READS.load(Ordering::SeqCst) == 2).await;
+    let first = [alone(2).await, alone(3).await];
     // Each key twice: read once. And some of those who ask go away.
     let waiting: Vec<_> = (10..74).chain(10..74).map(|key| (key, ask(key))).collect();
     let leaving: Vec<_> = (200..240).map(&ask).collect();
@@ -81,7 +87,7 @@ async fn reads_that_come_together_are_few_statements_and_each_gets_its_own() {
         let _ = task.await;
     }
     GATE.add_permits(2);
-    for (task, key) in alone.into_iter().zip([2, 3]) {
+    for (key, task) in first {
         assert_eq!(task.await.unwrap(), expected(key));
     }
     until(|| READS.load(Ordering::SeqCst) == 4).await;
@@ -96,11 +102,10 @@ async fn reads_that_come_together_are_few_statements_and_each_gets_its_own() {
 
     // Whoever is first goes away in the middle of its read: those behind it get their turn.
     GATE.forget_permits(1000);
-    let first = [ask(4), ask(5)];
-    until(|| queue.waiting().under_way == 2).await;
+    let first = [alone(4).await, alone(5).await];
     let behind = ask(6);
     until(|| queue.waiting().asked.len() == 1).await;
-    for task in first {
+    for (_, task) in first {
         task.abort();
         let _ = task.await;
     }
@@ -109,14 +114,27 @@ async fn reads_that_come_together_are_few_statements_and_each_gets_its_own() {
 
     // A statement that fails is told to all.
     GATE.forget_permits(1000);
-    let _first = [ask(4), ask(5)];
-    until(|| queue.waiting().under_way == 2).await;
+    let _first = [alone(4).await, alone(5).await];
     let together = [1000, 1001, 1002].map(&ask);
     until(|| queue.waiting().asked.len() == 3).await;
     GATE.add_permits(100);
     for outcome in join_all(together).await {
         assert!(matches!(outcome.unwrap(), Err(StorageError::Unavailable(_))));
     }
+    until(|| queue.waiting().under_way == 0).await;
+
+    // One that panics answers nobody, and those behind it get their turn.
+    GATE.forget_permits(1000);
+    let first = [alone(4).await, alone(5).await];
+    let broken = ask(2000);
+    until(|| queue.waiting().asked.len() == 1).await;
+    GATE.add_permits(2);
+    assert!(matches!(broken.await.unwrap(), Err(StorageError::Unavailable(_))));
+    GATE.add_permits(100);
+    for (key, task) in first {
+        assert_eq!(task.await.unwrap(), expected(key));
+    }
+    assert_eq!(ask(6).await.unwrap(), expected(6));
     until(|| queue.waiting().under_way == 0).await;
     storage.close().await;
 }
