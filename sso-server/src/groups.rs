@@ -1,7 +1,7 @@
 //! Groups from a file: who is in which, read again whenever the file changes.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
@@ -48,15 +48,26 @@ pub struct Groups {
     missing: watch::Sender<BTreeMap<String, String>>,
 }
 
-/// Everything by canonical keys.
+/// Who is in which group: every account of the file, groups among them, by its number.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Membership {
-    /// Every group, also an empty one, and its name as written.
-    groups: BTreeMap<String, String>,
-    /// Of a member: the groups that name it.
-    direct: BTreeMap<String, BTreeSet<String>>,
-    /// Of a group: its members, and their names as written.
-    members: BTreeMap<String, BTreeMap<String, String>>,
+    /// By canonical key.
+    numbers: HashMap<Box<str>, u32>,
+    accounts: Vec<Member>,
+    /// Every group, also an empty one, by its canonical key.
+    groups: BTreeSet<Box<str>>,
+}
+
+/// An account of the file.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Member {
+    key: Box<str>,
+    /// As written where it stands as a group, else where it is named first.
+    name: Box<str>,
+    /// The groups that name it.
+    direct: Vec<u32>,
+    /// Of a group: those it names.
+    members: Vec<u32>,
 }
 
 impl Groups {
@@ -101,7 +112,7 @@ impl Groups {
     /// Whether there is a group of this name.
     #[must_use]
     pub fn has(&self, account: &Account) -> bool {
-        self.members.load().groups.contains_key(account.key())
+        self.members.load().has(account.key())
     }
 
     /// The groups that the file had since this program started and has not now: canonical key and
@@ -159,71 +170,124 @@ impl Groups {
     fn note_missing(&self, before: &Membership, now: &Membership) {
         self.missing.send_if_modified(|missing| {
             let known = missing.clone();
-            missing.extend(before.groups.iter().map(|(key, name)| (key.clone(), name.clone())));
-            missing.retain(|key, _| !now.groups.contains_key(key));
+            missing.extend(before.names());
+            missing.retain(|key, _| !now.has(key));
             *missing != known
         });
     }
 }
 
 impl Membership {
+    fn of_key(&self, key: &str) -> Option<&Member> {
+        self.at(*self.numbers.get(key)?)
+    }
+
+    fn at(&self, number: u32) -> Option<&Member> {
+        self.accounts.get(usize::try_from(number).ok()?)
+    }
+
+    fn has(&self, key: &str) -> bool {
+        self.groups.contains(key)
+    }
+
     fn all_of(&self, key: &str) -> BTreeMap<String, String> {
         let mut found = BTreeMap::new();
-        let mut open = vec![key];
+        let mut open: Vec<_> = self.of_key(key).into_iter().collect();
         while let Some(member) = open.pop() {
-            for group in self.direct.get(member).into_iter().flatten() {
+            for group in member.direct.iter().filter_map(|group| self.at(*group)) {
                 // A group met before is not opened again, so a circle ends.
-                let name = self.groups.get(group).unwrap_or(group);
-                if found.insert(group.clone(), name.clone()).is_none() {
+                if found.insert(group.key.to_string(), group.name.to_string()).is_none() {
                     open.push(group);
                 }
             }
         }
         found
     }
-}
 
-impl Membership {
     fn members_of(&self, accounts: &Accounts) -> BTreeMap<String, String> {
         let mut found = BTreeMap::new();
         let mut opened = BTreeSet::new();
         let given = accounts.iter().map(|account| (account.key(), account.as_str()));
         let mut open: Vec<(&str, &str)> = given.collect();
         while let Some((key, name)) = open.pop() {
-            if !self.groups.contains_key(key) {
+            if !self.has(key) {
                 found.entry(key.to_owned()).or_insert_with(|| name.to_owned());
-            } else if opened.insert(key.to_owned()) {
-                let members = self.members.get(key).into_iter().flatten();
-                open.extend(members.map(|(key, name)| (key.as_str(), name.as_str())));
+            } else if opened.insert(key) {
+                let members = self.of_key(key).into_iter().flat_map(|group| &group.members);
+                let members = members.filter_map(|member| self.at(*member));
+                open.extend(members.map(|member| (&*member.key, &*member.name)));
             }
         }
         found
+    }
+
+    /// The groups: canonical key and name as written.
+    fn names(&self) -> impl Iterator<Item = (String, String)> {
+        let groups = self.groups.iter().filter_map(|key| self.of_key(key));
+        groups.map(|group| (group.key.to_string(), group.name.to_string()))
+    }
+}
+
+impl Membership {
+    /// The number of an account, which may be new.
+    fn number(&mut self, account: &Account) -> Result<u32, &'static str> {
+        if let Some(number) = self.numbers.get(account.key()) {
+            return Ok(*number);
+        }
+        let number =
+            u32::try_from(self.accounts.len()).map_err(|_| "there are too many accounts")?;
+        self.numbers.insert(account.key().into(), number);
+        let (key, name) = (account.key().into(), account.as_str().into());
+        self.accounts.push(Member { key, name, ..Member::default() });
+        Ok(number)
+    }
+
+    fn at_mut(&mut self, number: u32) -> Option<&mut Member> {
+        self.accounts.get_mut(usize::try_from(number).ok()?)
+    }
+
+    /// Adds a group; `false` where it stands there already.
+    fn add_group(&mut self, group: &Account) -> Result<bool, &'static str> {
+        let number = self.number(group)?;
+        if let Some(own) = self.at_mut(number) {
+            own.name = group.as_str().into();
+        }
+        Ok(self.groups.insert(group.key().into()))
+    }
+
+    fn add_member(&mut self, group: &Account, member: &Account) -> Result<(), &'static str> {
+        let (group, member) = (self.number(group)?, self.number(member)?);
+        // Groups are named by few, and name many.
+        if self.at(member).is_some_and(|member| member.direct.contains(&group)) {
+            return Ok(());
+        }
+        if let Some(member) = self.at_mut(member) {
+            member.direct.push(group);
+        }
+        if let Some(group) = self.at_mut(group) {
+            group.members.push(member);
+        }
+        Ok(())
     }
 }
 
 fn read(path: &Path) -> Result<Membership, SettingsError> {
     let file: File = load(path)?;
+    let refused = |group: &str, message: &str| {
+        SettingsError::refused(path, format!("groups.'{group}'"), message)
+    };
     let account = |group: &str, text: &str| {
-        Account::parse(text).map_err(|error| {
-            SettingsError::refused(path, format!("groups.'{group}'"), error.to_string())
-        })
+        Account::parse(text).map_err(|error| refused(group, &error.to_string()))
     };
     let mut membership = Membership::default();
     for (name, members) in &file.groups {
         let group = account(name, name)?;
-        if membership.groups.insert(group.key().to_owned(), name.clone()).is_some() {
-            let message = "the group stands there twice in different case";
-            return Err(SettingsError::refused(path, format!("groups.'{name}'"), message));
+        if !membership.add_group(&group).map_err(|why| refused(name, why))? {
+            return Err(refused(name, "the group stands there twice in different case"));
         }
         for member in members {
             let member = account(name, member)?;
-            let named = (member.key().to_owned(), member.as_str().to_owned());
-            membership.members.entry(group.key().to_owned()).or_default().extend([named]);
-            membership
-                .direct
-                .entry(member.key().to_owned())
-                .or_default()
-                .insert(group.key().to_owned());
+            membership.add_member(&group, &member).map_err(|why| refused(name, why))?;
         }
     }
     Ok(membership)
