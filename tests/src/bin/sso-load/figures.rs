@@ -119,7 +119,7 @@ pub(crate) fn memory(options: &MemoryOptions) -> Result<(), String> {
 }
 
 /// Reads every configuration once, in the order of their numbers.
-fn read_every_row(stand: &Stand) -> Result<(), String> {
+pub(crate) fn read_every_row(stand: &Stand) -> Result<(), String> {
     use prost::Message as _;
     use sso_proto::v1;
     use std::sync::atomic::{AtomicU64, Ordering};

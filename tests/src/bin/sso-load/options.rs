@@ -132,6 +132,9 @@ pub(crate) struct RunOptions {
     /// The master secret is rotated meanwhile, again and again.
     #[arg(long)]
     pub(crate) rotate: bool,
+    /// Every configuration is read once before, so that the rounds find them in memory.
+    #[arg(long)]
+    pub(crate) warm: bool,
     #[command(flatten)]
     pub(crate) report: ReportOptions,
 }

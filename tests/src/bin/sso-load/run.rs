@@ -18,7 +18,10 @@ use sso_tests::{
     system::System,
 };
 
-use crate::options::{Output, ReportOptions, RunOptions, StandOptions};
+use crate::{
+    figures::read_every_row,
+    options::{Output, ReportOptions, RunOptions, StandOptions},
+};
 
 pub(crate) fn run(options: &RunOptions) -> Result<(), String> {
     let mut report = Report::of_this_machine();
@@ -70,6 +73,9 @@ pub(crate) fn each_stand(
 
 fn run_on(options: &RunOptions, stand: &mut Stand, report: &mut Report) -> Result<(), String> {
     let yardstick = Yardstick::start(stand);
+    if options.warm {
+        read_every_row(stand)?;
+    }
     for workload in &options.workload {
         for connections in &options.connections {
             for in_flight in &options.in_flight {
