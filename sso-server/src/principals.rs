@@ -94,7 +94,8 @@ impl Principals {
             return Ok(true);
         }
         let tick = self.changes.ticks().now();
-        let found = self.storage.principal(account).await?;
+        // Apart, so that it takes no room where nobody has to be looked for.
+        let found = Box::pin(self.storage.principal(account)).await?;
         let is = found.is_some_and(|principal| principal.subject == subject);
         if is {
             self.remember(account, subject, tick);
