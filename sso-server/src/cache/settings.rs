@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 /// Megabytes, without the section.
-const MEGABYTES: u32 = 256;
+const MEGABYTES: u32 = 512;
 /// Bounds of `megabytes`.
 const BOUNDS: std::ops::RangeInclusive<u32> = 1..=1_048_576;
 

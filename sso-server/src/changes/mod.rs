@@ -284,12 +284,16 @@ impl ChangeReader {
     }
 
     async fn read(&mut self) -> Result<News, Error> {
-        let new = self.feed.poll(&self.storage).await?;
+        let watched = || self.changes.news.receiver_count() > 0;
+        let heads = watched();
+        let new = self.feed.poll(&self.storage, heads).await?;
         // The feed does not hand them out again: they are taken in before anything can fail.
         if new.everything {
             self.changes.ticks.everything_changed();
         }
-        let mut news = News { everything: new.everything, ..News::default() };
+        // Who began to watch meanwhile has not seen what this look does not show.
+        let unseen = !heads && watched();
+        let mut news = News { everything: new.everything || unseen, ..News::default() };
         for record in new.records {
             // What was made here was taken in when it was made, and perhaps remembered since.
             if !self.changes.ticks.was_made_here(record.number) {
@@ -305,7 +309,7 @@ impl ChangeReader {
                 (Change::Configuration(application, _), Some(head)) => {
                     news.configurations.push((application, head));
                 }
-                // It went with its application, which is news of its own.
+                // It went with its application, which is news of its own; or nobody watches.
                 (Change::Configuration(..), None) => {}
             }
         }

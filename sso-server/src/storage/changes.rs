@@ -33,20 +33,32 @@ const LOOK_BACK: i64 = 100_000;
 const RANGES: usize = 8;
 
 macro_rules! changes {
-    ($rest:literal) => {
+    ($columns:literal, $joined:literal, $rest:literal) => {
         concat!(
             "SELECT n.id AS number, n.kind, n.application_id AS changed_application, ",
-            "n.configuration_id AS changed_configuration, n.mapping_id AS changed_mapping, ",
-            "n.at, c.id, c.identifier, c.identifier_key, c.revision, c.deleted_revision, c.updated_at, c.updated_by ",
-            "FROM changes n LEFT JOIN configurations c ON c.id = n.configuration_id WHERE ",
+            "n.configuration_id AS changed_configuration, n.mapping_id AS changed_mapping, n.at",
+            $columns,
+            " FROM changes n",
+            $joined,
+            " WHERE ",
             $rest,
             " ORDER BY n.id LIMIT "
         )
     };
 }
-const NEWER: &str = concat!(changes!("n.id >= $1"), "$2");
+macro_rules! with_heads {
+    ($rest:literal) => {
+        changes!(
+            ", c.id, c.identifier, c.identifier_key, c.revision, c.deleted_revision, c.updated_at, c.updated_by",
+            " LEFT JOIN configurations c ON c.id = n.configuration_id",
+            $rest
+        )
+    };
+}
+const NEWER: &str = concat!(with_heads!("n.id >= $1"), "$2");
+const NEWER_WITHOUT_HEADS: &str = concat!(changes!("", "", "n.id >= $1"), "$2");
 const MISSING: &str = concat!(
-    changes!(
+    with_heads!(
         "n.id BETWEEN $1 AND $2 OR n.id BETWEEN $3 AND $4 OR n.id BETWEEN $5 AND $6 \
          OR n.id BETWEEN $7 AND $8 OR n.id BETWEEN $9 AND $10 OR n.id BETWEEN $11 AND $12 \
          OR n.id BETWEEN $13 AND $14 OR n.id BETWEEN $15 AND $16"
@@ -64,6 +76,7 @@ const PRUNE: &str = "DELETE FROM changes WHERE id <= (SELECT MAX(id) - $1 FROM c
 
 pub(super) const STATEMENTS: &[Statement] = &[
     Statement::same(NEWER),
+    Statement::same(NEWER_WITHOUT_HEADS),
     Statement::same(MISSING),
     Statement::same(HIGHEST),
     Statement::same(GAPS),
@@ -96,7 +109,7 @@ pub struct ChangeRecord {
     pub change: Change,
     /// When, by the clock of the server that did it.
     pub at: OffsetDateTime,
-    /// Of a configuration: its state now, unless it is gone or damaged.
+    /// Of a configuration: its state now, unless it is gone or damaged, or nobody asked for it.
     pub head: Option<ConfigurationHead>,
 }
 
@@ -174,12 +187,16 @@ impl ChangeFeed {
         self.complete
     }
 
-    /// The changes that became visible since the last poll. A poll that fails or is dropped half-way
-    /// hands out nothing and loses nothing.
+    /// The changes that became visible since the last poll, those of configurations with their `heads` where
+    /// these are wanted. A poll that fails or is dropped half-way hands out nothing and loses nothing.
     ///
     /// # Errors
     /// `Unavailable`, `Corrupt`.
-    pub async fn poll(&mut self, storage: &Storage) -> Result<NewChanges, StorageError> {
+    pub async fn poll(
+        &mut self,
+        storage: &Storage,
+        heads: bool,
+    ) -> Result<NewChanges, StorageError> {
         // Taken before the look: a gap expires only after a look that began late enough.
         let now = storage.clock.instant();
         let mut next = self.clone();
@@ -187,7 +204,7 @@ impl ChangeFeed {
         let mut new = NewChanges::default();
         next.late(&mut connection, &mut new).await?;
         next.gaps.retain(|gap| now.saturating_sub(gap.noticed) < PATIENCE);
-        let lost = !next.newer(&mut connection, &mut new, now).await?;
+        let lost = !next.newer(&mut connection, &mut new, heads, now).await?;
         drop(connection);
         if lost {
             next = storage.change_feed().await?;
@@ -212,7 +229,7 @@ impl ChangeFeed {
             }
             for row in query.bind(BATCH).fetch_all(&mut *connection).await? {
                 self.fill(number(&row)?);
-                new.take(&row);
+                new.take(&row, true);
             }
         }
         Ok(())
@@ -224,10 +241,11 @@ impl ChangeFeed {
         &mut self,
         connection: &mut AnyConnection,
         new: &mut NewChanges,
+        heads: bool,
         now: Duration,
     ) -> Result<bool, StorageError> {
         loop {
-            let rows = sqlx::query(NEWER)
+            let rows = sqlx::query(if heads { NEWER } else { NEWER_WITHOUT_HEADS })
                 .bind(self.highest)
                 .bind(BATCH)
                 .fetch_all(&mut *connection)
@@ -242,7 +260,7 @@ impl ChangeFeed {
             let before = self.highest;
             for row in rows {
                 self.advance(number(row)?, now);
-                new.take(row);
+                new.take(row, heads);
             }
             if self.highest == before {
                 return Ok(true);
@@ -325,8 +343,8 @@ fn number(row: &AnyRow) -> Result<i64, StorageError> {
 impl NewChanges {
     /// Takes what a row tells. One that tells nothing to this version, be it of a newer server or
     /// damaged, must not hide those behind it: everything may have changed then.
-    fn take(&mut self, row: &AnyRow) {
-        match record(row) {
+    fn take(&mut self, row: &AnyRow, with_head: bool) {
+        match record(row, with_head) {
             Ok(record) => self.records.push(record),
             Err(error) => {
                 tracing::warn!(%error, "a change is not understood; everything is looked at again");
@@ -336,7 +354,7 @@ impl NewChanges {
     }
 }
 
-fn record(row: &AnyRow) -> Result<ChangeRecord, StorageError> {
+fn record(row: &AnyRow, with_head: bool) -> Result<ChangeRecord, StorageError> {
     let number: u64 = Columns::of(TABLE, row).number("number")?;
     let columns = Columns::named(TABLE, row, number.to_string());
     let kind = columns.text("kind")?;
@@ -352,7 +370,7 @@ fn record(row: &AnyRow) -> Result<ChangeRecord, StorageError> {
         (kind, ..) => return Err(columns.corrupt(format!("no change of the kind {kind}"))),
     };
     // A damaged configuration must not stop the news of all others; its readers find the damage.
-    let head = if configuration.is_some() { head(row).ok() } else { None };
+    let head = if with_head && configuration.is_some() { head(row).ok() } else { None };
     Ok(ChangeRecord { number, change, at: columns.time("at")?, head })
 }
 

@@ -20,7 +20,7 @@ async fn change(scene: &Scene) -> u64 {
 }
 
 async fn poll(feed: &mut ChangeFeed, storage: &Storage) -> Vec<u64> {
-    let new = feed.poll(storage).await.unwrap();
+    let new = feed.poll(storage, true).await.unwrap();
     assert!(!new.everything);
     new.records.iter().map(|record| record.number).collect()
 }
@@ -46,8 +46,14 @@ async fn a_feed_tells_each_change_once() {
             transaction.insert_change(change, NOW).await.unwrap();
         }
         transaction.commit().await.unwrap();
-        let new = from_empty.poll(storage).await.unwrap();
+        let mut unwatched = from_empty.clone();
+        let bare = unwatched.poll(storage, false).await.unwrap();
+        assert!(!bare.everything && bare.records.iter().all(|record| record.head.is_none()));
+        let told: Vec<_> = bare.records.iter().map(|record| record.change).collect();
+        assert_eq!(told, changes);
+        let new = from_empty.poll(storage, true).await.unwrap();
         assert!(!new.everything);
+        assert_eq!(unwatched.highest(), from_empty.highest());
         let told: Vec<_> = new.records.iter().map(|record| record.change).collect();
         assert_eq!(told, changes);
         let head = new.records[2].head.as_ref().unwrap();
@@ -152,7 +158,7 @@ async fn a_feed_that_slept_through_changes_says_so() {
         assert_eq!(transaction.prune_changes(5).await.unwrap(), 16);
         transaction.commit().await.unwrap();
         assert!(poll(&mut awake, storage).await.is_empty());
-        let new = asleep.poll(storage).await.unwrap();
+        let new = asleep.poll(storage, true).await.unwrap();
         assert!(new.everything && new.records.is_empty());
         let number = change(scene).await;
         assert_eq!(poll(&mut asleep, storage).await, [number]);

@@ -324,17 +324,17 @@ async fn damaged_rows_are_named_and_never_believed() {
         let change = Change::Configuration(app.id, id);
         transaction.insert_change(change, NOW).await.unwrap();
         transaction.commit().await.unwrap();
-        let new = feed.poll(&scene.storage).await.unwrap();
+        let new = feed.poll(&scene.storage, true).await.unwrap();
         assert_eq!((new.records[0].change, &new.records[0].head), (change, &None));
         // One that is not understood hides none behind it: everything is looked at again.
         scene.sql("INSERT INTO changes (kind, at) VALUES ('rumour', 0)").await;
         let mut transaction = scene.storage.begin().await.unwrap();
         transaction.insert_change(Change::System, NOW).await.unwrap();
         transaction.commit().await.unwrap();
-        let new = feed.poll(&scene.storage).await.unwrap();
+        let new = feed.poll(&scene.storage, true).await.unwrap();
         assert!(new.everything);
         assert_eq!(new.records.iter().map(|record| record.change).collect::<Vec<_>>(), [Change::System]);
-        assert!(!feed.poll(&scene.storage).await.unwrap().everything);
+        assert!(!feed.poll(&scene.storage, true).await.unwrap().everything);
     })
     .await;
 }

@@ -70,7 +70,7 @@ async fn a_revision_goes_on_from_the_newest_with_its_record_and_its_news() {
         let new = new_revision(id, Revision(14), b"last");
         let record = record(Uuid::now_v7());
         let number = storage.write_on(&app, new, record).await.unwrap().unwrap();
-        let news = feed.poll(storage).await.unwrap().records;
+        let news = feed.poll(storage, true).await.unwrap().records;
         assert_eq!(news.iter().map(|record| record.number).collect::<Vec<_>>(), [number]);
         assert_eq!((feed.highest(), feed.position()), (number, number));
     })
