@@ -53,14 +53,14 @@ pub struct Groups {
 struct Membership {
     /// By canonical key.
     numbers: HashMap<Box<str>, u32>,
-    accounts: Vec<Member>,
+    named: Vec<Named>,
     /// Every group, also an empty one, by its canonical key.
     groups: BTreeSet<Box<str>>,
 }
 
-/// An account of the file.
+/// An account or group that the file names.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Member {
+struct Named {
     key: Box<str>,
     /// As written where it stands as a group, else where it is named first.
     name: Box<str>,
@@ -178,12 +178,12 @@ impl Groups {
 }
 
 impl Membership {
-    fn of_key(&self, key: &str) -> Option<&Member> {
+    fn of_key(&self, key: &str) -> Option<&Named> {
         self.at(*self.numbers.get(key)?)
     }
 
-    fn at(&self, number: u32) -> Option<&Member> {
-        self.accounts.get(usize::try_from(number).ok()?)
+    fn at(&self, number: u32) -> Option<&Named> {
+        self.named.get(usize::try_from(number).ok()?)
     }
 
     fn has(&self, key: &str) -> bool {
@@ -226,24 +226,21 @@ impl Membership {
         let groups = self.groups.iter().filter_map(|key| self.of_key(key));
         groups.map(|group| (group.key.to_string(), group.name.to_string()))
     }
-}
 
-impl Membership {
     /// The number of an account, which may be new.
     fn number(&mut self, account: &Account) -> Result<u32, &'static str> {
         if let Some(number) = self.numbers.get(account.key()) {
             return Ok(*number);
         }
-        let number =
-            u32::try_from(self.accounts.len()).map_err(|_| "there are too many accounts")?;
+        let number = u32::try_from(self.named.len()).map_err(|_| "there are too many accounts")?;
         self.numbers.insert(account.key().into(), number);
         let (key, name) = (account.key().into(), account.as_str().into());
-        self.accounts.push(Member { key, name, ..Member::default() });
+        self.named.push(Named { key, name, ..Named::default() });
         Ok(number)
     }
 
-    fn at_mut(&mut self, number: u32) -> Option<&mut Member> {
-        self.accounts.get_mut(usize::try_from(number).ok()?)
+    fn at_mut(&mut self, number: u32) -> Option<&mut Named> {
+        self.named.get_mut(usize::try_from(number).ok()?)
     }
 
     /// Adds a group; `false` where it stands there already.

@@ -23,6 +23,8 @@ pub trait Records: Send + Sync {
     fn taken(&self) -> u64;
 
     /// Hands over the first so many records of the caller's lane, before an answer that rests on them leaves.
+    /// Records of a thread that called this may wait for the next call, so that it has to be called before
+    /// every answer from then on; a thread that never calls it need not.
     ///
     /// # Errors
     /// Not one byte may leave; the connection breaks.

@@ -76,7 +76,7 @@ enum Stage {
 }
 
 impl Stage {
-    fn refused(refusal: Refusal) -> Self {
+    fn turned_away(refusal: Refusal) -> Self {
         Self::TurnedAway(Some(refusal.into_status().into_http()))
     }
 }
@@ -115,9 +115,10 @@ impl Entered {
             waits: None,
         };
         if let Err(why) = entered.still_trusted() {
-            entered.stage = Stage::refused(refusal(Reason::CertificateRefused, why, request_id));
+            entered.stage =
+                Stage::turned_away(refusal(Reason::CertificateRefused, why, request_id));
         } else if let Err(error) = entered.read_at_least(request.headers()) {
-            entered.stage = Stage::refused(refusal(error.reason, error.message, request_id));
+            entered.stage = Stage::turned_away(refusal(error.reason, error.message, request_id));
         } else if let Some(caller) =
             admission::known(connection, &bearing).filter(|_| entered.row.is_some())
         {
@@ -172,7 +173,7 @@ impl Entered {
         self.caller = Some(caller);
         if let Err(refused) = counted {
             let request_id = self.request_id.to_string();
-            self.stage = Stage::refused(Refusal { request_id, ..refused });
+            self.stage = Stage::turned_away(Refusal { request_id, ..refused });
         } else if door.house.changes.ticks().have_seen(self.at_least) {
             self.hand_over(request);
         } else {

@@ -402,7 +402,6 @@ impl Journal {
     }
 }
 
-/// Every thread that hands over once has to do so before each answer from then on.
 impl Records for Journal {
     fn taken(&self) -> u64 {
         self.lane().taken.load(Ordering::Acquire)

@@ -249,7 +249,8 @@ impl ChangeReader {
                 () = self.changes.wake.notified() => {}
                 () = tokio::time::sleep(INTERVAL) => {}
             }
-            match self.read().await {
+            let watchers = self.changes.news.clone();
+            match self.read(|| watchers.receiver_count() > 0).await {
                 Ok(mut news) => {
                     // After an outage the settings are read again, whatever the feed says.
                     news.everything |= blind;
@@ -283,8 +284,8 @@ impl ChangeReader {
         });
     }
 
-    async fn read(&mut self) -> Result<News, Error> {
-        let watched = || self.changes.news.receiver_count() > 0;
+    /// What is new; `watched` says whether anybody watches configurations.
+    async fn read(&mut self, watched: impl Fn() -> bool) -> Result<News, Error> {
         let heads = watched();
         let new = self.feed.poll(&self.storage, heads).await?;
         // The feed does not hand them out again: they are taken in before anything can fail.

@@ -76,3 +76,24 @@ async fn a_change_that_is_not_there_is_refused() {
     let reason = tokio::time::timeout(Duration::from_secs(30), unread).await.unwrap();
     assert_eq!(reason, Reason::DatabaseUnavailable);
 }
+
+/// Who begins to watch while the feed is read without what watchers need is told to look at everything.
+#[tokio::test]
+async fn whoever_begins_to_watch_during_a_look_misses_nothing() {
+    let scene = Scene::new().await;
+    let access =
+        Arc::new(Access::new(GlobalInfo::initial(Accounts::default(), Accounts::default())));
+    let begun = Changes::begin(scene.other.clone(), access, CancellationToken::new()).await;
+    let (_changes, mut reader) = begun.unwrap();
+    let (application, configuration) = (ApplicationId::generate(), ConfigurationId::generate());
+    for (watched, everything) in
+        [([false, false], false), ([false, true], true), ([true, true], false)]
+    {
+        scene.change(Change::Configuration(application, configuration)).await;
+        let asked = std::sync::atomic::AtomicUsize::new(0);
+        let next = || watched[asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed)];
+        let news = reader.read(next).await.unwrap();
+        assert_eq!(news.everything, everything, "{watched:?}");
+    }
+    scene.stop.cancel();
+}

@@ -18,7 +18,7 @@ const TABLE: &str = "audit";
 const BATCH: usize = 32;
 /// How many places a record fills.
 pub(super) const COLUMNS: usize = 13;
-/// The places that [`values`] is for follow.
+/// To be followed by where the [`values`] come from.
 pub(super) const INTO: &str = "\
     INSERT INTO audit (at, id, server, request_id, caller, caller_key, action, application, \
     application_key, object, outcome, reason, detail)";
@@ -66,13 +66,8 @@ impl Storage {
             },
         };
         let (text, binds) = list(filter, after, page.size);
-        let mut query = sqlx::query(AssertSqlSafe(text).into_sql_str());
-        for bind in binds {
-            query = match bind {
-                Bind::Text(text) => query.bind(text),
-                Bind::Number(number) => query.bind(number),
-            };
-        }
+        let query = sqlx::query(AssertSqlSafe(text).into_sql_str());
+        let query = binds.iter().fold(query, fill);
         let rows = query.fetch_all(&mut *self.reader().await?).await?;
         let records = rows.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
         Ok(cut(records, page, |record| AuditPosition::of(record).to_string()))
@@ -115,11 +110,6 @@ pub(super) fn values(record: &AuditRecord) -> [Value<'_>; COLUMNS] {
     ]
 }
 
-enum Bind {
-    Text(String),
-    Number(i64),
-}
-
 /// The statement that writes this many records.
 fn insert(records: usize) -> String {
     let mut text = format!("{INTO} VALUES ");
@@ -138,47 +128,51 @@ fn insert(records: usize) -> String {
 }
 
 /// The statement of a list, of constant parts and numbered places only, and what goes there.
-fn list(filter: &AuditFilter, after: Option<AuditPosition>, size: u32) -> (String, Vec<Bind>) {
+fn list(
+    filter: &AuditFilter,
+    after: Option<AuditPosition>,
+    size: u32,
+) -> (String, Vec<Value<'static>>) {
     let mut text = LIST.to_owned();
     let mut binds = Vec::new();
-    let mut and = |part: &'static str, bind: Bind| {
+    let mut and = |part: &'static str, bind: Value<'static>| {
         binds.push(bind);
         // Writing to a String cannot fail.
         let _ = write!(text, "{part}${}", binds.len());
     };
     if let Some(key) = &filter.application_key {
-        and(" AND application_key = ", Bind::Text(clean(key)));
+        and(" AND application_key = ", Value::text(clean(key)));
     }
     if let Some(key) = &filter.caller_key {
-        and(" AND caller_key = ", Bind::Text(clean(key)));
+        and(" AND caller_key = ", Value::text(clean(key)));
     }
     match filter.action.as_deref() {
         None => {}
         // All actions of a noun: the character behind the dot in byte order ends the range.
         Some(noun) if noun.ends_with('.') => {
-            and(" AND action > ", Bind::Text(clean(noun)));
+            and(" AND action > ", Value::text(clean(noun)));
             and(
                 " AND action < ",
-                Bind::Text(clean(&format!("{}/", noun.strip_suffix('.').unwrap_or(noun)))),
+                Value::text(clean(&format!("{}/", noun.strip_suffix('.').unwrap_or(noun)))),
             );
         }
-        Some(action) => and(" AND action = ", Bind::Text(clean(action))),
+        Some(action) => and(" AND action = ", Value::text(clean(action))),
     }
     if let Some(since) = filter.since {
-        and(" AND at >= ", Bind::Number(micros(since)));
+        and(" AND at >= ", Value::Number(micros(since)));
     }
     if let Some(until) = filter.until {
-        and(" AND at < ", Bind::Number(micros(until)));
+        and(" AND at < ", Value::Number(micros(until)));
     }
     if let Some(outcome) = filter.outcome {
-        and(" AND outcome = ", Bind::Text(outcome.as_str().to_owned()));
+        and(" AND outcome = ", Value::text(outcome.as_str().to_owned()));
     }
     if let Some(AuditPosition { at, id }) = after {
-        and(" AND (at, id) < (", Bind::Number(at));
-        and(", ", Bind::Text(id.to_string()));
+        and(" AND (at, id) < (", Value::Number(at));
+        and(", ", Value::text(id.to_string()));
     }
     let close = if after.is_some() { ")" } else { "" };
-    binds.push(Bind::Number(i64::from(size) + 1));
+    binds.push(Value::Number(i64::from(size) + 1));
     // Writing to a String cannot fail.
     let _ = write!(text, "{close}{ORDER}${}", binds.len());
     (text, binds)

@@ -17,28 +17,31 @@ use tokio::{runtime::Handle, sync::oneshot};
 
 use super::{
     Dialect, Storage, StorageError, StoredConfiguration, StoredMapping, applications,
-    configurations, mappings,
+    configurations,
+    group::MOST_WAITING,
+    mappings,
     next_revisions::{self, NextRevision},
     rows::Columns,
     tickets::{self, Redemption},
 };
 use crate::model::{Application, ApplicationId, ApplicationName, Identifier, MappingKey};
 
-/// Reads of one kind under way at a time.
+/// Statements of one kind under way at a time.
 const AT_ONCE: usize = 2;
 /// Keys of a statement are one of these numbers, so that there are few statements to prepare.
 const SIZES: [usize; 2] = [8, 32];
-/// Keys read with one statement.
-const MOST: usize = 32;
+/// Keys of one statement.
+pub(super) const MOST: usize = 32;
 
 /// A row of an application by the canonical text that names it there.
 type RowKey = (ApplicationId, Box<str>);
 pub(super) type Found<V> = Result<Option<V>, StorageError>;
 /// What is under each key; one that is damaged spoils no other.
 pub(super) type FoundMany<V> = Result<Vec<Found<V>>, StorageError>;
-type ReadMany<K, V> = fn(Storage, Vec<K>) -> BoxFuture<'static, FoundMany<V>>;
+/// A statement for several keys.
+type Work<K, V> = fn(Storage, Vec<K>) -> BoxFuture<'static, FoundMany<V>>;
 
-/// What is read, or redeemed, in batches.
+/// What is read and written in batches.
 pub(super) struct Batches {
     applications: Arc<Queue<Box<str>, Arc<Application>>>,
     by_account: Arc<Queue<RowKey, StoredMapping>>,
@@ -51,26 +54,28 @@ pub(super) struct Batches {
 impl Batches {
     pub(super) fn new() -> Self {
         Self {
-            applications: Queue::new(|storage, keys| Box::pin(read_applications(storage, keys))),
-            by_account: Queue::new(|storage, keys| {
+            applications: Queue::of_reads(|storage, keys| {
+                Box::pin(read_applications(storage, keys))
+            }),
+            by_account: Queue::of_reads(|storage, keys| {
                 Box::pin(async move {
                     let rows = read(&storage, &BY_ACCOUNT, &keys).await?;
                     in_places(keys.len(), &rows, |row| mappings::stored(row).map(Some))
                 })
             }),
-            by_external_user: Queue::new(|storage, keys| {
+            by_external_user: Queue::of_reads(|storage, keys| {
                 Box::pin(async move {
                     let rows = read(&storage, &BY_EXTERNAL_USER, &keys).await?;
                     in_places(keys.len(), &rows, |row| mappings::stored(row).map(Some))
                 })
             }),
-            configurations: Queue::new(|storage, keys| {
+            configurations: Queue::of_reads(|storage, keys| {
                 Box::pin(async move {
                     let rows = read(&storage, &CONFIGURATIONS, &keys).await?;
                     in_places(keys.len(), &rows, configurations::configuration)
                 })
             }),
-            redemptions: Queue::new(|storage, keys| {
+            redemptions: Queue::of_writes(|storage, keys| {
                 Box::pin(async move {
                     storage
                         .together_or_alone(&keys, |storage, keys| {
@@ -79,7 +84,7 @@ impl Batches {
                         .await
                 })
             }),
-            revisions: Queue::new(|storage, keys| {
+            revisions: Queue::of_writes(|storage, keys| {
                 Box::pin(async move {
                     storage
                         .together_or_alone(&keys, |storage, keys| {
@@ -93,12 +98,12 @@ impl Batches {
 
     /// Marks a ticket, with those that others come with.
     pub(super) async fn redeem(&self, storage: &Storage, redemption: Redemption) -> Found<bool> {
-        self.redemptions.load(storage, redemption).await
+        self.redemptions.ask(storage, redemption).await
     }
 
     /// Writes a revision, with those that others come with.
     pub(super) async fn write_on(&self, storage: &Storage, next: NextRevision) -> Found<u64> {
-        self.revisions.load(storage, next).await
+        self.revisions.ask(storage, next).await
     }
 }
 
@@ -108,7 +113,7 @@ impl Storage {
     /// # Errors
     /// `Unavailable`, `Corrupt`.
     pub async fn application(&self, name: &ApplicationName) -> Found<Arc<Application>> {
-        self.batches.applications.load(self, name.key().into()).await
+        self.batches.applications.ask(self, name.key().into()).await
     }
 
     /// The mapping of this key with its credentials. In a group application, where several mappings
@@ -126,7 +131,7 @@ impl Storage {
             MappingKey::Account(account) => (&self.batches.by_account, account.key()),
             MappingKey::ExternalUser(user) => (&self.batches.by_external_user, user.key()),
         };
-        queue.load(self, (application, key.into())).await
+        queue.ask(self, (application, key.into())).await
     }
 
     /// A configuration with its values; `None` where it never was or is deleted.
@@ -138,13 +143,14 @@ impl Storage {
         application: ApplicationId,
         identifier: &Identifier,
     ) -> Found<StoredConfiguration> {
-        self.batches.configurations.load(self, (application, identifier.key().into())).await
+        self.batches.configurations.ask(self, (application, identifier.key().into())).await
     }
 }
 
-/// Reads that wait for their batch.
+/// Those who wait for their batch.
 struct Queue<K, V> {
-    read: ReadMany<K, V>,
+    work: Work<K, V>,
+    most_waiting: usize,
     waiting: Mutex<Waiting<K, V>>,
 }
 
@@ -158,20 +164,35 @@ where
     K: Clone + Eq + Hash + Send + 'static,
     V: Clone + Send + 'static,
 {
-    fn new(read: ReadMany<K, V>) -> Arc<Self> {
-        let waiting = Waiting { under_way: 0, asked: VecDeque::new() };
-        Arc::new(Self { read, waiting: Mutex::new(waiting) })
+    /// Who may wait to read is for others to say.
+    fn of_reads(work: Work<K, V>) -> Arc<Self> {
+        Self::new(work, usize::MAX)
+    }
+
+    fn of_writes(work: Work<K, V>) -> Arc<Self> {
+        Self::new(work, MOST_WAITING)
+    }
+
+    fn new(work: Work<K, V>, most_waiting: usize) -> Arc<Self> {
+        let waiting = Mutex::new(Waiting { under_way: 0, asked: VecDeque::new() });
+        Arc::new(Self { work, most_waiting, waiting })
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting<K, V>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is there under this key, read from now on.
-    async fn load(self: &Arc<Self>, storage: &Storage, key: K) -> Found<V> {
+    /// What is there under this key, or became of it, from now on.
+    async fn ask(self: &Arc<Self>, storage: &Storage, key: K) -> Found<V> {
         let (sender, answer) = oneshot::channel();
         let begins = {
             let mut waiting = self.waiting();
+            if waiting.asked.len() >= self.most_waiting {
+                waiting.asked.retain(|(_, sender)| !sender.is_closed());
+                if waiting.asked.len() >= self.most_waiting {
+                    return Err(StorageError::Overloaded);
+                }
+            }
             waiting.asked.push_back((key, sender));
             let begins = waiting.under_way < AT_ONCE;
             waiting.under_way += usize::from(begins);
@@ -184,14 +205,22 @@ where
         answer.await.unwrap_or_else(|_| Err(gone()))
     }
 
-    /// Reads batches until nobody waits any more; in a task of its own, which those who are about to come are
-    /// before.
+    /// Works until nobody waits any more; in a task of its own, so that those who come in the same moment join
+    /// the first batch.
     fn begin(self: &Arc<Self>, storage: &Storage) {
-        // Outside of a runtime there is nobody left to answer.
-        if let Ok(runtime) = Handle::try_current() {
-            let turn = Turn { queue: Arc::clone(self), storage: storage.clone() };
-            runtime.spawn(turn.take());
-        }
+        let Ok(runtime) = Handle::try_current() else { return self.give_up() };
+        let turn = Turn { queue: Arc::clone(self), storage: storage.clone(), is_over: false };
+        runtime.spawn(turn.take());
+    }
+
+    /// One less is under way, and nobody follows it: the last tells those who wait.
+    fn give_up(&self) {
+        let mut waiting = self.waiting();
+        waiting.under_way = waiting.under_way.saturating_sub(1);
+        let last = waiting.under_way == 0;
+        let told = if last { std::mem::take(&mut waiting.asked) } else { VecDeque::new() };
+        drop(waiting);
+        drop(told);
     }
 
     /// The next batch; `None`, and one less is under way, where nobody waits.
@@ -220,7 +249,7 @@ where
     }
 }
 
-/// Reads that are one statement.
+/// Those of one statement.
 struct Batch<K, V> {
     keys: Vec<K>,
     places: HashMap<K, usize>,
@@ -236,6 +265,8 @@ where
 {
     queue: Arc<Queue<K, V>>,
     storage: Storage,
+    /// Nobody waits for it any more.
+    is_over: bool,
 }
 
 impl<K, V> Turn<K, V>
@@ -243,9 +274,9 @@ where
     K: Clone + Eq + Hash + Send + 'static,
     V: Clone + Send + 'static,
 {
-    async fn take(self) {
+    async fn take(mut self) {
         while let Some(batch) = self.queue.next() {
-            let found = (self.queue.read)(self.storage.clone(), batch.keys).await;
+            let found = (self.queue.work)(self.storage.clone(), batch.keys).await;
             for (place, sender) in batch.asked {
                 let found = match &found {
                     Ok(found) => found.get(place).cloned().unwrap_or(Ok(None)),
@@ -255,6 +286,7 @@ where
                 let _ = sender.send(found);
             }
         }
+        self.is_over = true;
     }
 }
 
@@ -263,10 +295,12 @@ where
     K: Clone + Eq + Hash + Send + 'static,
     V: Clone + Send + 'static,
 {
-    /// Where a read panicked, those who wait get their turn all the same.
+    /// Where the work panicked, those who wait get their turn all the same; where its lane ended, they are told.
     fn drop(&mut self) {
-        if thread::panicking() {
-            self.queue.begin(&self.storage);
+        match (self.is_over, thread::panicking()) {
+            (true, _) => {}
+            (false, true) => self.queue.begin(&self.storage),
+            (false, false) => self.queue.give_up(),
         }
     }
 }

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::{
     Dialect, NewRevision, Storage, StorageError, audit,
+    batches::MOST,
     dialect::Whole,
     rows::{Columns, Value, fill, json, micros, stored},
     whole::Bound,
@@ -19,7 +20,7 @@ use super::{
 use crate::model::{Application, ApplicationId, AuditRecord, HISTORY_LENGTH};
 
 /// Revisions of one statement.
-const SIZES: [usize; 4] = [1, 8, 16, 32];
+const SIZES: [usize; 4] = [1, 8, 16, MOST];
 static WRITE_ON: LazyLock<[Whole; 4]> = LazyLock::new(|| SIZES.map(write_on));
 
 #[derive(Clone, Copy)]
@@ -29,8 +30,10 @@ enum Kind {
     Text,
 }
 
-/// What is given of a revision: ten places of its own, and those of its record.
-const PLACES: [(&str, Kind); 10 + audit::COLUMNS] = [
+/// Places of a revision itself.
+const OWN: usize = 10;
+/// What is given of a revision: places of its own, and those of its record.
+const PLACES: [(&str, Kind); OWN + audit::COLUMNS] = [
     ("id", Kind::Text),
     ("revision", Kind::Number),
     ("application_id", Kind::Text),
@@ -43,17 +46,17 @@ const PLACES: [(&str, Kind); 10 + audit::COLUMNS] = [
     ("last_pruned", Kind::Number),
     ("record_at", Kind::Number),
     ("record_id", Kind::Text),
-    ("a3", Kind::Text),
-    ("a4", Kind::Text),
-    ("a5", Kind::Text),
-    ("a6", Kind::Text),
-    ("a7", Kind::Text),
-    ("a8", Kind::Text),
-    ("a9", Kind::Text),
-    ("a10", Kind::Text),
-    ("a11", Kind::Text),
-    ("a12", Kind::Text),
-    ("a13", Kind::Text),
+    ("record_server", Kind::Text),
+    ("record_request_id", Kind::Text),
+    ("record_caller", Kind::Text),
+    ("record_caller_key", Kind::Text),
+    ("record_action", Kind::Text),
+    ("record_application", Kind::Text),
+    ("record_application_key", Kind::Text),
+    ("record_object", Kind::Text),
+    ("record_outcome", Kind::Text),
+    ("record_reason", Kind::Text),
+    ("record_detail", Kind::Text),
 ];
 
 /// Where the head stands at the revision that the new one builds on, the record is written; everything else
@@ -69,19 +72,19 @@ const SQLITE: [(&[&str], &str); 6] = [
             "generation",
             "record_at",
             "record_id",
-            "a3",
-            "a4",
-            "a5",
-            "a6",
-            "a7",
-            "a8",
-            "a9",
-            "a10",
-            "a11",
-            "a12",
-            "a13",
+            "record_server",
+            "record_request_id",
+            "record_caller",
+            "record_caller_key",
+            "record_action",
+            "record_application",
+            "record_application_key",
+            "record_object",
+            "record_outcome",
+            "record_reason",
+            "record_detail",
         ],
-        "{audit} SELECT record_at, record_id, a3, a4, a5, a6, a7, a8, a9, a10, a11, a12, a13 \
+        "{audit} SELECT {record} \
          FROM new CROSS JOIN configurations c ON c.id = new.id \
          WHERE c.revision = new.revision - 1 AND c.deleted_revision <> c.revision \
          AND EXISTS (SELECT 1 FROM generations g \
@@ -131,12 +134,12 @@ const SQLITE: [(&[&str], &str); 6] = [
 const RECORDED: &str = "CROSS JOIN audit ON audit.at = new.record_at AND audit.id = new.record_id";
 
 /// The generations are held to the end of the statement, as [`super::Transaction::hold_generation`] does to
-/// the end of a transaction; and a head that another holds is passed over, so that nothing is waited for
-/// that could end what was checked before.
+/// the end of a transaction. A generation that somebody is closing, and a head that another holds, are passed
+/// over, so that nothing is waited for that could end what was checked before.
 const POSTGRES: &str = "\
     open AS MATERIALIZED (SELECT generation FROM generations \
     WHERE generation IN (SELECT generation FROM new) AND closed_at IS NULL \
-    ORDER BY generation FOR SHARE), \
+    ORDER BY generation FOR SHARE SKIP LOCKED), \
     mine AS MATERIALIZED (SELECT c.id FROM new JOIN configurations c \
     ON c.id = new.id AND c.revision = new.revision - 1 AND c.deleted_revision <> c.revision \
     WHERE EXISTS (SELECT 1 FROM open WHERE open.generation = new.generation) \
@@ -150,7 +153,7 @@ const POSTGRES: &str = "\
     changed, rolled_back_to, written_at, written_by) \
     SELECT id, revision, sealed, generation, changed, NULL, written_at, written_by \
     FROM new JOIN head USING (id)), \
-    recorded AS ({audit} SELECT record_at, record_id, a3, a4, a5, a6, a7, a8, a9, a10, a11, a12, a13 \
+    recorded AS ({audit} SELECT {record} \
     FROM new JOIN head USING (id)), \
     told AS (INSERT INTO changes (kind, application_id, configuration_id, at) \
     SELECT 'configuration', application_id, id, written_at FROM new JOIN head USING (id) \
@@ -168,9 +171,11 @@ fn write_on(revisions: usize) -> Whole {
         sqlite.push_str(&text.replace("{recorded}", RECORDED));
         sqlite.push_str("; ");
     }
-    let all: Vec<_> = PLACES.iter().map(|(name, _)| *name).collect();
+    let all = PLACES.map(|(name, _)| name);
     let postgres = format!("WITH {}, {POSTGRES}", given(revisions, &all, Dialect::Postgres));
-    let whole = |text: &str| text.replace("{audit}", audit::INTO);
+    let record: Vec<_> = all.iter().skip(OWN).copied().collect();
+    let whole =
+        |text: &str| text.replace("{audit}", audit::INTO).replace("{record}", &record.join(", "));
     Whole::of(revisions, &whole(&sqlite), whole(&postgres))
 }
 
@@ -198,7 +203,7 @@ fn given(revisions: usize, names: &[&str], dialect: Dialect) -> String {
     format!("new ({wanted}) AS (VALUES {rows})")
 }
 
-/// The statements for several revisions.
+/// The statements, one for each size.
 pub(super) fn built_statements(dialect: Dialect) -> Vec<String> {
     WRITE_ON.iter().flat_map(|whole| whole.texts(dialect)).map(str::to_owned).collect()
 }
@@ -314,7 +319,7 @@ impl Storage {
     /// statement.
     ///
     /// # Errors
-    /// `Overloaded`, `Unavailable`.
+    /// `Overloaded`, `Unavailable`; `Statement` or `Gone` for what the database does not accept.
     pub async fn write_on(
         &self,
         application: &Application,

@@ -7,13 +7,14 @@ use uuid::Uuid;
 
 use super::{
     Dialect, Storage, StorageError, Transaction,
+    batches::MOST,
     dialect::{Statement, Whole},
     rows::{Columns, micros},
 };
 use crate::model::ApplicationId;
 
 /// Redemptions of one statement.
-const SIZES: [usize; 3] = [1, 8, 32];
+const SIZES: [usize; 3] = [1, 8, MOST];
 static REDEEM: LazyLock<[Whole; 3]> = LazyLock::new(|| SIZES.map(redeem));
 
 /// Marks so many tickets; what was not marked before comes back, and what is asked for twice comes back

@@ -64,10 +64,10 @@ async fn until(condition: impl Fn() -> bool) {
 async fn reads_that_come_together_are_few_statements_and_each_gets_its_own() {
     let folder = tempfile::tempdir().unwrap();
     let storage = storage(folder.path()).await;
-    let queue: Arc<Queue<u32, u32>> = Queue::new(gated);
+    let queue: Arc<Queue<u32, u32>> = Queue::of_reads(gated);
     let ask = |key: u32| {
         let (queue, storage) = (Arc::clone(&queue), storage.clone());
-        tokio::spawn(async move { queue.load(&storage, key).await })
+        tokio::spawn(async move { queue.ask(&storage, key).await })
     };
     let alone = async |key: u32| {
         let reads = READS.load(Ordering::SeqCst);
@@ -146,4 +146,53 @@ fn keys_stand_in_their_places() {
     assert!(text.starts_with("WITH k(place, application_id, side) AS (VALUES (0, $1, $2), "));
     assert!(text.contains("SELECT k.place, m.id,"), "{text}");
     assert!(text.contains(" FROM k CROSS JOIN mappings m ON m.id = (SELECT m.id FROM mappings m WHERE m.application_id = k.application_id AND m.account_key = k.side ORDER BY m.id LIMIT 1)"), "{text}");
+}
+
+/// Ends when the gate of this test is opened.
+static SHUT: Semaphore = Semaphore::const_new(0);
+
+fn shut(_: Storage, keys: Vec<u32>) -> BoxFuture<'static, FoundMany<u32>> {
+    Box::pin(async move {
+        SHUT.acquire().await.unwrap().forget();
+        Ok(keys.into_iter().map(|key| Ok(Some(key))).collect())
+    })
+}
+
+#[tokio::test]
+async fn writers_beyond_those_that_may_wait_are_refused_and_those_of_a_lane_that_ended_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = storage(folder.path()).await;
+    let queue: Arc<Queue<u32, u32>> = Queue::of_writes(shut);
+    let lane = sso_core::lanes::Lanes::start(std::num::NonZeroUsize::new(1)).unwrap();
+    let ask = |key: u32| {
+        let (queue, storage) = (Arc::clone(&queue), storage.clone());
+        async move { queue.ask(&storage, key).await }
+    };
+    // Both turns are taken on the lane.
+    let mut on_lane = Vec::new();
+    for key in [1, 2] {
+        on_lane.push(lane.handles()[0].spawn(ask(key)));
+        until(|| queue.waiting().under_way == on_lane.len() && queue.waiting().asked.is_empty())
+            .await;
+    }
+    let number = u32::try_from(MOST_WAITING).unwrap();
+    let waiting: Vec<_> = (10..10 + number).map(|key| tokio::spawn(ask(key))).collect();
+    until(|| queue.waiting().asked.len() == MOST_WAITING).await;
+    assert_eq!(ask(3).await, Err(StorageError::Overloaded));
+    // Who went away leaves room.
+    waiting[0].abort();
+    let (room, mut later) = (Arc::clone(&queue), Box::pin(ask(4)));
+    until(|| waiting[0].is_finished()).await;
+    assert!(futures_util::poll!(&mut later).is_pending());
+    assert_eq!(room.waiting().asked.len(), MOST_WAITING);
+    drop(lane);
+    assert!(matches!(later.await, Err(StorageError::Unavailable(_))));
+    for waiting in waiting.into_iter().skip(1) {
+        assert!(matches!(waiting.await.unwrap(), Err(StorageError::Unavailable(_))));
+    }
+    assert_eq!(queue.waiting().under_way, 0);
+    // The next one begins anew.
+    SHUT.add_permits(1);
+    assert_eq!(ask(5).await, Ok(Some(5)));
+    storage.close().await;
 }
