@@ -54,8 +54,6 @@ struct Membership {
     /// By canonical key.
     numbers: HashMap<Box<str>, u32>,
     named: Vec<Named>,
-    /// Every group, also an empty one, by its canonical key.
-    groups: BTreeSet<Box<str>>,
 }
 
 /// An account or group that the file names.
@@ -64,6 +62,8 @@ struct Named {
     key: Box<str>,
     /// As written where it stands as a group, else where it is named first.
     name: Box<str>,
+    /// It stands there as a group, be it an empty one.
+    is_group: bool,
     /// The groups that name it.
     direct: Vec<u32>,
     /// Of a group: those it names.
@@ -153,7 +153,7 @@ impl Groups {
     fn reload(&self, file: &Path) {
         match read(file) {
             Ok(members) => {
-                tracing::info!(groups = members.groups.len(), "groups reloaded");
+                tracing::info!(groups = members.names().count(), "groups reloaded");
                 let members = Arc::new(members);
                 let before = self.members.swap(Arc::clone(&members));
                 self.generation.fetch_add(1, Ordering::Release);
@@ -187,7 +187,7 @@ impl Membership {
     }
 
     fn has(&self, key: &str) -> bool {
-        self.groups.contains(key)
+        self.of_key(key).is_some_and(|named| named.is_group)
     }
 
     fn all_of(&self, key: &str) -> BTreeMap<String, String> {
@@ -223,7 +223,7 @@ impl Membership {
 
     /// The groups: canonical key and name as written.
     fn names(&self) -> impl Iterator<Item = (String, String)> {
-        let groups = self.groups.iter().filter_map(|key| self.of_key(key));
+        let groups = self.named.iter().filter(|named| named.is_group);
         groups.map(|group| (group.key.to_string(), group.name.to_string()))
     }
 
@@ -246,10 +246,9 @@ impl Membership {
     /// Adds a group; `false` where it stands there already.
     fn add_group(&mut self, group: &Account) -> Result<bool, &'static str> {
         let number = self.number(group)?;
-        if let Some(own) = self.at_mut(number) {
-            own.name = group.as_str().into();
-        }
-        Ok(self.groups.insert(group.key().into()))
+        let Some(own) = self.at_mut(number) else { return Ok(false) };
+        own.name = group.as_str().into();
+        Ok(!std::mem::replace(&mut own.is_group, true))
     }
 
     fn add_member(&mut self, group: &Account, member: &Account) -> Result<(), &'static str> {

@@ -23,13 +23,14 @@ use super::{
     next_revisions::{self, NextRevision},
     rows::Columns,
     tickets::{self, Redemption},
+    whole::WriteTogether,
 };
 use crate::model::{Application, ApplicationId, ApplicationName, Identifier, MappingKey};
 
 /// Statements of one kind under way at a time.
 const AT_ONCE: usize = 2;
 /// Keys of a statement are one of these numbers, so that there are few statements to prepare.
-const SIZES: [usize; 2] = [8, 32];
+const SIZES: [usize; 2] = [8, MOST];
 /// Keys of one statement.
 pub(super) const MOST: usize = 32;
 
@@ -40,6 +41,8 @@ pub(super) type Found<V> = Result<Option<V>, StorageError>;
 pub(super) type FoundMany<V> = Result<Vec<Found<V>>, StorageError>;
 /// A statement for several keys.
 type Work<K, V> = fn(Storage, Vec<K>) -> BoxFuture<'static, FoundMany<V>>;
+/// The same, however it is done.
+type AnyWork<K, V> = Box<dyn Fn(Storage, Vec<K>) -> BoxFuture<'static, FoundMany<V>> + Send + Sync>;
 
 /// What is read and written in batches.
 pub(super) struct Batches {
@@ -76,22 +79,10 @@ impl Batches {
                 })
             }),
             redemptions: Queue::of_writes(|storage, keys| {
-                Box::pin(async move {
-                    storage
-                        .together_or_alone(&keys, |storage, keys| {
-                            Box::pin(tickets::redeem_together(storage, keys))
-                        })
-                        .await
-                })
+                Box::pin(tickets::redeem_together(storage, keys))
             }),
             revisions: Queue::of_writes(|storage, keys| {
-                Box::pin(async move {
-                    storage
-                        .together_or_alone(&keys, |storage, keys| {
-                            Box::pin(next_revisions::write_together(storage, keys))
-                        })
-                        .await
-                })
+                Box::pin(next_revisions::write_together(storage, keys))
             }),
         }
     }
@@ -149,7 +140,7 @@ impl Storage {
 
 /// Those who wait for their batch.
 struct Queue<K, V> {
-    work: Work<K, V>,
+    work: AnyWork<K, V>,
     most_waiting: usize,
     waiting: Mutex<Waiting<K, V>>,
 }
@@ -166,14 +157,21 @@ where
 {
     /// Who may wait to read is for others to say.
     fn of_reads(work: Work<K, V>) -> Arc<Self> {
-        Self::new(work, usize::MAX)
+        Self::new(Box::new(work), usize::MAX)
     }
 
-    fn of_writes(work: Work<K, V>) -> Arc<Self> {
-        Self::new(work, MOST_WAITING)
+    /// Those who come together, or each alone where that is what the database accepts.
+    fn of_writes(write: WriteTogether<K, V>) -> Arc<Self>
+    where
+        K: Sync,
+    {
+        let work = move |storage: Storage, keys: Vec<K>| -> BoxFuture<'static, FoundMany<V>> {
+            Box::pin(async move { storage.together_or_alone(&keys, write).await })
+        };
+        Self::new(Box::new(work), MOST_WAITING)
     }
 
-    fn new(work: Work<K, V>, most_waiting: usize) -> Arc<Self> {
+    fn new(work: AnyWork<K, V>, most_waiting: usize) -> Arc<Self> {
         let waiting = Mutex::new(Waiting { under_way: 0, asked: VecDeque::new() });
         Arc::new(Self { work, most_waiting, waiting })
     }

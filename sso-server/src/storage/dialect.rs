@@ -111,8 +111,8 @@ pub(super) struct Whole {
 
 impl Whole {
     /// Both texts, built once for the life of the process.
-    pub(super) fn of(size: usize, sqlite: &str, postgres: String) -> Self {
-        Self { size, sqlite: Script::of(sqlite), postgres: postgres.leak() }
+    pub(super) fn of(size: usize, sqlite: &str, postgres: &str) -> Self {
+        Self { size, sqlite: Script::of(sqlite), postgres: postgres.to_owned().leak() }
     }
 
     /// The texts for one dialect.

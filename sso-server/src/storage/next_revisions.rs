@@ -176,7 +176,7 @@ fn write_on(revisions: usize) -> Whole {
     let record: Vec<_> = all.iter().skip(OWN).copied().collect();
     let whole =
         |text: &str| text.replace("{audit}", audit::INTO).replace("{record}", &record.join(", "));
-    Whole::of(revisions, &whole(&sqlite), whole(&postgres))
+    Whole::of(revisions, &whole(&sqlite), &whole(&postgres))
 }
 
 /// These places of so many revisions, as the table `new`.
@@ -286,8 +286,8 @@ pub(super) async fn write_together(
     // Of those that write the same configuration only the first follows its newest revision.
     let mut named = HashSet::new();
     let first = next.iter().map(|it| named.insert(it.0.new.configuration)).collect::<Vec<_>>();
-    let firsts = || next.iter().zip(&first).filter_map(|(it, first)| first.then_some(it));
-    let (values, nothing): (Vec<_>, _) = (firsts().map(NextRevision::values).collect(), nothing());
+    let firsts = next.iter().zip(&first).filter_map(|(it, first)| first.then_some(it));
+    let (values, nothing): (Vec<_>, _) = (firsts.map(NextRevision::values).collect(), nothing());
     let rows = storage.write_whole(&*WRITE_ON, values.len(), |text, size| {
         let given: Vec<_> = values.iter().chain(std::iter::repeat(&nothing)).take(size).collect();
         bind(sqlx::query(text), &given, storage.dialect())

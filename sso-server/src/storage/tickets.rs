@@ -30,7 +30,7 @@ fn redeem(tickets: usize) -> Whole {
          VALUES {rows} ON CONFLICT (application_id, ticket_id) DO NOTHING \
          RETURNING ticket_id, application_id"
     );
-    Whole::of(tickets, &text.clone(), text)
+    Whole::of(tickets, &text, &text)
 }
 
 /// A ticket that is to be redeemed once.

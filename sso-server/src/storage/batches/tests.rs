@@ -151,10 +151,13 @@ fn keys_stand_in_their_places() {
 /// Ends when the gate of this test is opened.
 static SHUT: Semaphore = Semaphore::const_new(0);
 
-fn shut(_: Storage, keys: Vec<u32>) -> BoxFuture<'static, FoundMany<u32>> {
+fn shut<'a>(
+    _: &'a Storage,
+    keys: &'a [u32],
+) -> BoxFuture<'a, Result<Vec<Option<u32>>, StorageError>> {
     Box::pin(async move {
         SHUT.acquire().await.unwrap().forget();
-        Ok(keys.into_iter().map(|key| Ok(Some(key))).collect())
+        Ok(keys.iter().copied().map(Some).collect())
     })
 }
 
