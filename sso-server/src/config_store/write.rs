@@ -78,28 +78,39 @@ impl ConfigStore {
         {
             return Ok(written);
         }
-        let Set { values, .. } = &set;
-        let mut transaction = self.begin(call, Action::ConfigurationSet, &application).await?;
-        let taken = self.take(&mut transaction, &application, identifier, call).await?;
-        require_revision(write.if_revision, taken.before, taken.empty, identifier)?;
-        let stored = match self.bag_before(&mut transaction, &application, &taken).await {
+        // On the heap: most writes do not come here, and need not make room for it.
+        Box::pin(self.set_by_steps(&set, write.if_revision, write.dry_run)).await
+    }
+
+    /// Writes values in a transaction that holds the configuration.
+    async fn set_by_steps(
+        &self,
+        set: &Set<'_>,
+        if_revision: Option<Revision>,
+        dry_run: bool,
+    ) -> Result<Written, Error> {
+        let Set { call, application, identifier, values, mode } = set;
+        let mut transaction = self.begin(call, Action::ConfigurationSet, application).await?;
+        let taken = self.take(&mut transaction, application, identifier, call).await?;
+        require_revision(if_revision, taken.before, taken.empty, identifier)?;
+        let stored = match self.bag_before(&mut transaction, application, &taken).await {
             // A damaged configuration can be written anew as a whole.
-            Err(error) if write.mode == SetMode::Replace && is_damage(&error) => Bag::default(),
+            Err(error) if *mode == SetMode::Replace && is_damage(&error) => Bag::default(),
             other => other?,
         };
         let (bag, mut written) =
-            apply(&application, identifier, &stored, values, write.mode, taken.empty)?;
+            apply(application, identifier, &stored, values, *mode, taken.empty)?;
         written.revision = taken.revision;
         if written.written.is_empty() && written.cleared.is_empty() {
             transaction.rollback().await?;
             return Ok(Written { revision: taken.before, ..written });
         }
-        if write.dry_run {
+        if dry_run {
             transaction.rollback().await?;
             return Ok(written);
         }
         let new = Put { taken: &taken, stored: &stored, bag: &bag, rolled_back_to: None };
-        self.put(&mut transaction, call, &application, new).await?;
+        self.put(&mut transaction, call, application, new).await?;
         let detail = detail(&written);
         let subject = set.subject(&detail);
         self.audit.record(&mut transaction, call, Action::ConfigurationSet, subject).await?;

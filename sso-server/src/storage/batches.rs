@@ -1,6 +1,7 @@
 //! Reading by key in batches, and writing what is one statement. What comes while [`AT_ONCE`] statements of
 //! its kind are under way waits for the first of these to end, and what waits together is one statement.
-//! Nothing waits for a timer, and the more is asked for at a time, the less a key costs.
+//! Nothing waits for a timer, and the more is asked for at a time, the less a key costs. A write costs most in
+//! large batches: beside one that is under way another begins only when it is full.
 //!
 //! Nobody joins a read that has begun: what is handed out was read after it was asked for.
 
@@ -13,7 +14,7 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use sqlx::{AnyConnection, any::AnyRow};
-use tokio::{runtime::Handle, sync::oneshot};
+use tokio::sync::oneshot;
 
 use super::{
     Dialect, Storage, StorageError, StoredConfiguration, StoredMapping, applications,
@@ -141,6 +142,8 @@ impl Storage {
 /// Those who wait for their batch.
 struct Queue<K, V> {
     work: AnyWork<K, V>,
+    /// So many must wait before another statement begins beside one that is under way.
+    crowd: usize,
     most_waiting: usize,
     waiting: Mutex<Waiting<K, V>>,
 }
@@ -157,7 +160,7 @@ where
 {
     /// Who may wait to read is for others to say.
     fn of_reads(work: Work<K, V>) -> Arc<Self> {
-        Self::new(Box::new(work), usize::MAX)
+        Self::new(Box::new(work), 1, usize::MAX)
     }
 
     /// Those who come together, or each alone where that is what the database accepts.
@@ -168,12 +171,12 @@ where
         let work = move |storage: Storage, keys: Vec<K>| -> BoxFuture<'static, FoundMany<V>> {
             Box::pin(async move { storage.together_or_alone(&keys, write).await })
         };
-        Self::new(Box::new(work), MOST_WAITING)
+        Self::new(Box::new(work), MOST, MOST_WAITING)
     }
 
-    fn new(work: AnyWork<K, V>, most_waiting: usize) -> Arc<Self> {
+    fn new(work: AnyWork<K, V>, crowd: usize, most_waiting: usize) -> Arc<Self> {
         let waiting = Mutex::new(Waiting { under_way: 0, asked: VecDeque::new() });
-        Arc::new(Self { work, most_waiting, waiting })
+        Arc::new(Self { work, crowd, most_waiting, waiting })
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting<K, V>> {
@@ -192,7 +195,7 @@ where
                 }
             }
             waiting.asked.push_back((key, sender));
-            let begins = waiting.under_way < AT_ONCE;
+            let begins = self.has_work_beside(&waiting, waiting.under_way);
             waiting.under_way += usize::from(begins);
             begins
         };
@@ -204,11 +207,10 @@ where
     }
 
     /// Works until nobody waits any more; in a task of its own, so that those who come in the same moment join
-    /// the first batch.
+    /// the first batch, and beside the lanes, so that it goes on however many requests come.
     fn begin(self: &Arc<Self>, storage: &Storage) {
-        let Ok(runtime) = Handle::try_current() else { return self.give_up() };
         let turn = Turn { queue: Arc::clone(self), storage: storage.clone(), is_over: false };
-        runtime.spawn(turn.take());
+        storage.runtime.spawn(turn.take());
     }
 
     /// One less is under way, and nobody follows it: the last tells those who wait.
@@ -221,9 +223,23 @@ where
         drop(told);
     }
 
-    /// The next batch; `None`, and one less is under way, where nobody waits.
+    /// Whether another statement is to begin beside so many.
+    fn has_work_beside(&self, waiting: &Waiting<K, V>, others: usize) -> bool {
+        match others {
+            0 => true,
+            _ => others < AT_ONCE && waiting.asked.len() >= self.crowd,
+        }
+    }
+
+    /// The next batch; `None`, and one less is under way, where nobody waits, or too few for another statement
+    /// beside those under way.
     fn next(&self) -> Option<Batch<K, V>> {
         let mut waiting = self.waiting();
+        let others = waiting.under_way.saturating_sub(1);
+        if !self.has_work_beside(&waiting, others) {
+            waiting.under_way = others;
+            return None;
+        }
         let mut batch = Batch { keys: Vec::new(), places: HashMap::new(), asked: Vec::new() };
         while let Some((key, sender)) = waiting.asked.pop_front() {
             // Whoever gave up needs no answer.
@@ -293,7 +309,7 @@ where
     K: Clone + Eq + Hash + Send + 'static,
     V: Clone + Send + 'static,
 {
-    /// Where the work panicked, those who wait get their turn all the same; where its lane ended, they are told.
+    /// Where the work panicked, those who wait get their turn all the same; where its runtime ended, they are told.
     fn drop(&mut self) {
         match (self.is_over, thread::panicking()) {
             (true, _) => {}

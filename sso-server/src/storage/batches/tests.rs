@@ -162,24 +162,28 @@ fn shut<'a>(
 }
 
 #[tokio::test]
-async fn writers_beyond_those_that_may_wait_are_refused_and_those_of_a_lane_that_ended_are_told() {
+async fn writers_beyond_those_that_may_wait_are_refused_and_those_of_a_server_that_stops_are_told()
+{
     let folder = tempfile::tempdir().unwrap();
-    let storage = storage(folder.path()).await;
+    let server = tokio::runtime::Runtime::new().unwrap();
+    let path = folder.path().to_owned();
+    let storage = server.spawn(async move { storage(&path).await }).await.unwrap();
     let queue: Arc<Queue<u32, u32>> = Queue::of_writes(shut);
-    let lane = sso_core::lanes::Lanes::start(std::num::NonZeroUsize::new(1)).unwrap();
     let ask = |key: u32| {
         let (queue, storage) = (Arc::clone(&queue), storage.clone());
         async move { queue.ask(&storage, key).await }
     };
-    // Both turns are taken on the lane.
-    let mut on_lane = Vec::new();
-    for key in [1, 2] {
-        on_lane.push(lane.handles()[0].spawn(ask(key)));
-        until(|| queue.waiting().under_way == on_lane.len() && queue.waiting().asked.is_empty())
-            .await;
-    }
+    // The second turn is taken where a batch is full.
+    let mut under_way = vec![tokio::spawn(ask(1))];
+    until(|| queue.waiting().under_way == 1 && queue.waiting().asked.is_empty()).await;
+    let number = u32::try_from(MOST).unwrap();
+    under_way.extend((100..100 + number - 1).map(|key| tokio::spawn(ask(key))));
+    until(|| queue.waiting().asked.len() == MOST - 1).await;
+    assert_eq!(queue.waiting().under_way, 1);
+    under_way.push(tokio::spawn(ask(2)));
+    until(|| queue.waiting().under_way == 2 && queue.waiting().asked.is_empty()).await;
     let number = u32::try_from(MOST_WAITING).unwrap();
-    let waiting: Vec<_> = (10..10 + number).map(|key| tokio::spawn(ask(key))).collect();
+    let waiting: Vec<_> = (1000..1000 + number).map(|key| tokio::spawn(ask(key))).collect();
     until(|| queue.waiting().asked.len() == MOST_WAITING).await;
     assert_eq!(ask(3).await, Err(StorageError::Overloaded));
     // Who went away leaves room.
@@ -188,14 +192,11 @@ async fn writers_beyond_those_that_may_wait_are_refused_and_those_of_a_lane_that
     until(|| waiting[0].is_finished()).await;
     assert!(futures_util::poll!(&mut later).is_pending());
     assert_eq!(room.waiting().asked.len(), MOST_WAITING);
-    drop(lane);
+    server.shutdown_background();
     assert!(matches!(later.await, Err(StorageError::Unavailable(_))));
-    for waiting in waiting.into_iter().skip(1) {
-        assert!(matches!(waiting.await.unwrap(), Err(StorageError::Unavailable(_))));
+    for asked in under_way.into_iter().chain(waiting.into_iter().skip(1)) {
+        assert!(matches!(asked.await.unwrap(), Err(StorageError::Unavailable(_))));
     }
     assert_eq!(queue.waiting().under_way, 0);
-    // The next one begins anew.
-    SHUT.add_permits(1);
-    assert_eq!(ask(5).await, Ok(Some(5)));
-    storage.close().await;
+    assert!(matches!(ask(5).await, Err(StorageError::Unavailable(_))));
 }
