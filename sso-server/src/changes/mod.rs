@@ -121,7 +121,15 @@ impl Changes {
     /// A change of this number was committed here.
     pub(crate) fn made(&self, change: Change, number: u64) {
         self.ticks.changed(change);
-        self.pass_on(number);
+        match change {
+            // The feed hands it out, and what it says is adopted then.
+            Change::System => self.wake.notify_one(),
+            Change::Application(_)
+            | Change::Configuration(..)
+            | Change::Mappings(_)
+            | Change::Mapping(..) => self.took_in(number),
+        }
+        self.tell.notify_one();
     }
 
     /// The values of a configuration that was read at `since` were written by a change of this number: the
@@ -134,14 +142,21 @@ impl Changes {
         since: Tick,
     ) -> Option<Tick> {
         let tick = self.ticks.changed_row(application, configuration.0, since);
-        self.pass_on(number);
+        self.took_in(number);
+        self.tell.notify_one();
         tick
     }
 
-    fn pass_on(&self, number: u64) {
+    /// The feed need not hand it out, unless somebody here watches.
+    fn took_in(&self, number: u64) {
         self.ticks.made(number);
-        self.wake.notify_one();
-        self.tell.notify_one();
+        if self.are_watched() {
+            self.wake.notify_one();
+        }
+    }
+
+    fn are_watched(&self) -> bool {
+        self.news.receiver_count() > 0
     }
 
     /// Commits a transaction with the news of its change: this server remembers nothing older from here on,
@@ -249,8 +264,8 @@ impl ChangeReader {
                 () = self.changes.wake.notified() => {}
                 () = tokio::time::sleep(INTERVAL) => {}
             }
-            let watchers = self.changes.news.clone();
-            match self.read(|| watchers.receiver_count() > 0).await {
+            let changes = self.changes.clone();
+            match self.read(|| changes.are_watched()).await {
                 Ok(mut news) => {
                     // After an outage the settings are read again, whatever the feed says.
                     news.everything |= blind;
@@ -287,6 +302,9 @@ impl ChangeReader {
     /// What is new; `watched` says whether anybody watches configurations.
     async fn read(&mut self, watched: impl Fn() -> bool) -> Result<News, Error> {
         let heads = watched();
+        if !heads {
+            self.feed.pass(self.changes.ticks.seen());
+        }
         let new = self.feed.poll(&self.storage, heads).await?;
         // The feed does not hand them out again: they are taken in before anything can fail.
         if new.everything {

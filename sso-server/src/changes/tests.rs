@@ -97,3 +97,37 @@ async fn whoever_begins_to_watch_during_a_look_misses_nothing() {
     }
     scene.stop.cancel();
 }
+
+/// What was made here was taken in when it was made: the feed is read past it, unless it is for watchers or to be
+/// adopted. What others made between comes all the same.
+#[tokio::test]
+async fn what_was_made_here_is_not_read_again_where_nobody_watches() {
+    let scene = Scene::new().await;
+    let access =
+        Arc::new(Access::new(GlobalInfo::initial(Accounts::default(), Accounts::default())));
+    let begun = Changes::begin(scene.other.clone(), access, CancellationToken::new()).await;
+    let (changes, mut reader) = begun.unwrap();
+    let (here, elsewhere) = (ApplicationId::generate(), ApplicationId::generate());
+    for (watched, told) in [(false, &[][..]), (true, &[here]), (false, &[])] {
+        let number = scene.change(Change::Application(here)).await;
+        changes.made(Change::Application(here), number);
+        let news = reader.read(|| watched).await.unwrap();
+        assert_eq!(news.applications, told.iter().copied().collect(), "watched: {watched}");
+        reader.looked();
+        assert_eq!(reader.feed.highest(), number);
+    }
+    let since = changes.ticks().now();
+    let between = scene.change(Change::Application(elsewhere)).await;
+    let number = scene.change(Change::Application(here)).await;
+    changes.made(Change::Application(here), number);
+    assert!(changes.ticks().application_stands(elsewhere, since));
+    let news = reader.read(|| false).await.unwrap();
+    assert!(news.applications.contains(&elsewhere) && !changes.ticks().have_seen(between));
+    assert!(!changes.ticks().application_stands(elsewhere, since));
+    reader.looked();
+    assert!(changes.ticks().have_seen(number));
+    let number = scene.change(Change::System).await;
+    changes.made(Change::System, number);
+    assert!(reader.read(|| false).await.unwrap().system);
+    scene.stop.cancel();
+}

@@ -133,16 +133,17 @@ impl Ticks {
 
     /// Begins a tick, and puts it at the place; what stood there before, and the tick. Between the two another
     /// may have begun a later tick, kept something under it, and put it at this place or found the place
-    /// as it was: then a tick later than that one follows, and the answer is `None`. Once is enough: who
-    /// begins after the first tick sees in the database what this change committed.
+    /// as it was: then a tick later than that one follows. Once is enough: who begins after the first tick sees
+    /// in the database what this change committed, and who began before it finds the first tick at the place.
+    /// `None` where another put a tick at the place meanwhile.
     fn raise(&self, place: &AtomicU64) -> Option<(u64, u64)> {
         let tick = self.next();
         let before = place.fetch_max(tick, Ordering::SeqCst);
         if self.last.load(Ordering::SeqCst) == tick {
             return Some((before, tick));
         }
-        place.fetch_max(self.next(), Ordering::SeqCst);
-        None
+        let later = self.next();
+        (place.fetch_max(later, Ordering::SeqCst) == tick).then_some((before, later))
     }
 
     fn next(&self) -> u64 {
@@ -212,10 +213,15 @@ impl Ticks {
         self.made.get(usize::try_from(number).ok()? % MADE)
     }
 
+    /// Every change up to this number was taken in.
+    pub(super) fn seen(&self) -> u64 {
+        self.seen.load(Ordering::Acquire)
+    }
+
     /// Whether the change of this number, and every one before it, was taken in.
     #[must_use]
     pub fn have_seen(&self, number: u64) -> bool {
-        number <= self.seen.load(Ordering::Acquire)
+        number <= self.seen()
     }
 
     /// As if the feed was read now.

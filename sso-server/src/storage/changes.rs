@@ -18,7 +18,7 @@ use super::{
     Storage, StorageError, Transaction,
     configurations::head,
     dialect::Statement,
-    rows::{Columns, micros},
+    rows::{Columns, micros, stored},
 };
 use crate::model::{ApplicationId, ConfigurationHead, ConfigurationId, MappingId};
 
@@ -185,6 +185,16 @@ impl ChangeFeed {
     #[must_use]
     pub fn complete_until(&self) -> Duration {
         self.complete
+    }
+
+    /// Hands out nothing up to this number any more: all of it is known.
+    pub fn pass(&mut self, number: u64) {
+        let number = stored(number);
+        self.highest = self.highest.max(number);
+        for gap in &mut self.gaps {
+            gap.first = gap.first.max(number.saturating_add(1));
+        }
+        self.gaps.retain(|gap| gap.first <= gap.last);
     }
 
     /// The changes that became visible since the last poll, those of configurations with their `heads` where

@@ -14,17 +14,23 @@ use sqlx::{
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
 
+use uuid::Uuid;
+
 use super::{Storage, StorageError};
 
 /// The channel is that of one database.
 const CHANNEL: &str = "sso_changes";
-const NOTIFY: &str = "NOTIFY sso_changes";
+const NOTIFY: &str = "SELECT pg_notify('sso_changes', $1)";
 /// Nothing is lost with a word that is lost.
 const ON_CONNECT: &str = "SET synchronous_commit = off; SET statement_timeout = '15s'; SET client_min_messages = 'warning'";
 
 /// Two connections: one listens, one speaks.
 #[derive(Clone)]
-pub(super) struct Notices(PgPool);
+pub(super) struct Notices {
+    pool: PgPool,
+    /// Tells its own words from those of others.
+    speaker: Uuid,
+}
 
 impl Notices {
     pub(super) fn new(options: &AnyConnectOptions) -> Result<Self, StorageError> {
@@ -42,11 +48,11 @@ impl Notices {
                 })
             })
             .connect_lazy_with(options);
-        Ok(Self(pool))
+        Ok(Self { pool, speaker: Uuid::new_v4() })
     }
 
     pub(super) async fn close(&self) {
-        self.0.close().await;
+        self.pool.close().await;
     }
 }
 
@@ -56,26 +62,31 @@ impl Storage {
     /// # Errors
     /// `Unavailable`.
     pub async fn notify(&self) -> Result<(), StorageError> {
-        if let Some(Notices(pool)) = &self.notices {
-            sqlx::raw_sql(NOTIFY).execute(pool).await?;
+        if let Some(Notices { pool, speaker }) = &self.notices {
+            sqlx::query(NOTIFY).bind(speaker.to_string()).execute(pool).await?;
         }
         Ok(())
     }
 
-    /// Calls `heard` whenever a server told that something was changed, and whenever it may have gone
+    /// Calls `heard` whenever another server told that something was changed, and whenever it may have gone
     /// unheard. Returns only with an error; never, where servers do not tell each other.
     ///
     /// # Errors
     /// `Unavailable` when it cannot be listened.
     pub async fn listen(&self, heard: impl Fn()) -> Result<(), StorageError> {
-        let Some(Notices(pool)) = &self.notices else { return std::future::pending().await };
+        let Some(Notices { pool, speaker }) = &self.notices else {
+            return std::future::pending().await;
+        };
+        let own = speaker.to_string();
         let mut listener = PgListener::connect_with(pool).await?;
         listener.listen(CHANNEL).await?;
         heard();
         loop {
             // `None`: the connection was lost and will be made anew.
-            listener.try_recv().await?;
-            heard();
+            let word = listener.try_recv().await?;
+            if word.is_none_or(|word| word.payload() != own) {
+                heard();
+            }
         }
     }
 }

@@ -114,6 +114,10 @@ async fn a_lower_number_that_commits_later_is_not_lost() {
         scene.clock.advance(Duration::from_secs(15));
         slow.commit().await.unwrap();
         let next = change(scene).await;
+        // Who knows of the slow one does not hear of it again, and of the one behind it all the same.
+        let mut knowing = feed.clone();
+        knowing.pass(slow_number);
+        assert_eq!(poll(&mut knowing, storage).await, [next]);
         assert_eq!(poll(&mut feed, storage).await, [slow_number, next]);
         assert_eq!(poll(&mut late, storage).await, [slow_number, next]);
         assert_eq!((feed.position(), late.position()), (next, next));

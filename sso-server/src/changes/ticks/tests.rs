@@ -373,6 +373,52 @@ fn of_two_who_write_a_row_the_older_one_is_not_kept() {
     }
 }
 
+/// Two who wrote a row and began at the same tick do not know who of them is the younger.
+#[test]
+fn of_two_who_write_a_row_at_once_neither_is_kept() {
+    let (application, id) = (ApplicationId::generate(), ConfigurationId::generate());
+    for _ in 0..20_000 {
+        let ticks = Ticks::with_places(1, 1);
+        let start = std::sync::Barrier::new(2);
+        let write = |since| {
+            start.wait();
+            ticks.changed_row(application, id.0, since)
+        };
+        let since = ticks.now();
+        let (one, other) = std::thread::scope(|scope| {
+            let one = scope.spawn(|| write(since));
+            let other = write(since);
+            (one.join().unwrap(), other)
+        });
+        let stands = |tick: Option<Tick>| {
+            usize::from(tick.is_some_and(|tick| ticks.row_stands(application, id.0, tick)))
+        };
+        assert_eq!(stands(one) + stands(other), 0, "{one:?} {other:?}");
+    }
+}
+
+#[test]
+fn what_is_written_at_the_same_time_to_different_rows_is_kept() {
+    let application = ApplicationId::generate();
+    let ticks = Ticks::with_places(1 << 12, 1 << 4);
+    let one = ConfigurationId::generate().0;
+    let place = |row| std::ptr::from_ref(ticks.rows.place(row).unwrap());
+    let mut others = std::iter::repeat_with(|| ConfigurationId::generate().0);
+    let other = others.find(|other| place(*other) != place(one)).unwrap();
+    let start = std::sync::Barrier::new(2);
+    let write = |row| {
+        start.wait();
+        for _ in 0..20_000 {
+            let tick = ticks.changed_row(application, row, ticks.now());
+            assert!(tick.is_some_and(|tick| ticks.row_stands(application, row, tick)));
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| write(one));
+        write(other);
+    });
+}
+
 /// The same with the steps of the other one at the worst moment.
 #[test]
 fn a_change_that_puts_its_tick_down_late_is_noticed() {
