@@ -16,7 +16,7 @@ pub struct ResealSettings {
 
 impl Default for ResealSettings {
     fn default() -> Self {
-        Self { enabled: true, rows_per_second: 0, batch_rows: 500 }
+        Self { enabled: true, rows_per_second: 0, batch_rows: 1000 }
     }
 }
 

@@ -34,6 +34,7 @@ const STEPS: &[Step] = &[
     step!(3, "generations", "0003_generations.sql"),
     step!(4, "change of mapping", "0004_change_of_mapping.sql"),
     step!(5, "audit batches", "0005_audit_batches.sql"),
+    step!(6, "revisions by generation", "0006_revisions_by_generation.sql"),
 ];
 
 impl Storage {

@@ -20,13 +20,12 @@ const COUNT_CREDENTIALS: &str = "\
 const REVISIONS_UNDER: &str =
     "SELECT COUNT(*) AS many FROM configuration_revisions WHERE generation = $1";
 const CREDENTIALS_UNDER: &str = "SELECT COUNT(*) AS many FROM mappings WHERE generation = $1";
-/// One row where anything is sealed under a generation below $1, one where above.
-const OTHERS: &str = "\
-    SELECT 1 AS below WHERE EXISTS (SELECT 1 FROM configuration_revisions WHERE generation < $1) \
-    OR EXISTS (SELECT 1 FROM mappings WHERE generation < $1) \
-    UNION ALL \
-    SELECT 0 AS below WHERE EXISTS (SELECT 1 FROM configuration_revisions WHERE generation > $1) \
-    OR EXISTS (SELECT 1 FROM mappings WHERE generation > $1)";
+/// Of least and greatest both databases look at the ends of an index alone.
+const GENERATIONS_FROM_TO: &str = "\
+    SELECT MIN(least) AS least, MAX(greatest) AS greatest FROM (\
+    SELECT (SELECT MIN(generation) FROM configuration_revisions) AS least, \
+    (SELECT MAX(generation) FROM configuration_revisions) AS greatest UNION ALL \
+    SELECT (SELECT MIN(generation) FROM mappings), (SELECT MAX(generation) FROM mappings)) AS tables";
 
 macro_rules! revisions {
     ($which:literal, $limit:literal) => {
@@ -57,22 +56,25 @@ macro_rules! credentials {
     };
 }
 const ALL_REVISIONS: &str = revisions!("(configuration_id, revision) > ($1, $2)", "$3");
-const REVISIONS_OF: &str =
-    revisions!("generation = $4 AND (configuration_id, revision) > ($1, $2)", "$3");
+/// SQLite takes the order of the key, and no index of generations, where the generation is an expression.
+const REVISIONS_OF: Statement = Statement {
+    sqlite: revisions!("+generation = $4 AND (configuration_id, revision) > ($1, $2)", "$3"),
+    postgres: revisions!("generation = $4 AND (configuration_id, revision) > ($1, $2)", "$3"),
+};
 const ALL_CREDENTIALS: &str = credentials!("id > $1 AND sealed IS NOT NULL", "$2");
 const CREDENTIALS_OF: &str = credentials!("generation = $3 AND id > $1", "$2");
 
 /// Replaces any number of values in PostgreSQL: keys, marks of the values before and values come as lists
 /// in one text each, so that the statement is prepared once. Rows that others hold are passed over: it
-/// would else wait for them in an order of its own.
+/// would else wait for them in an order of its own. One that is held does not move, so that it is found again
+/// by its place.
 macro_rules! replace_lists {
-    ($table:literal, $keys:literal, $lists:literal, $names:literal, $found:literal, $same:literal) => {
+    ($table:literal, $lists:literal, $names:literal, $found:literal) => {
         concat!(
             "UPDATE ",
             $table,
-            " SET sealed = s.fresh, generation = $1 FROM (SELECT ",
-            $keys,
-            ", decode(v.fresh, 'base64') AS fresh FROM unnest(string_to_array($2, ','), ",
+            " SET sealed = s.fresh, generation = $1 FROM (SELECT k.ctid AS place, ",
+            "decode(v.fresh, 'base64') AS fresh FROM unnest(string_to_array($2, ','), ",
             "string_to_array($3, ','), string_to_array($4, ',')",
             $lists,
             ") AS v (id, stale, fresh",
@@ -83,21 +85,18 @@ macro_rules! replace_lists {
             $found,
             " WHERE substring(k.sealed FROM 1 FOR 64) = decode(v.stale, 'base64') ",
             "FOR NO KEY UPDATE OF k SKIP LOCKED) AS s WHERE ",
-            $same
+            $table,
+            ".ctid = s.place"
         )
     };
 }
 const REPLACE_REVISIONS: &str = replace_lists!(
     "configuration_revisions",
-    "k.configuration_id, k.revision",
     ", CAST(string_to_array($5, ',') AS BIGINT[])",
     ", revision",
-    "k.configuration_id = v.id AND k.revision = v.revision",
-    "configuration_revisions.configuration_id = s.configuration_id \
-     AND configuration_revisions.revision = s.revision"
+    "k.configuration_id = v.id AND k.revision = v.revision"
 );
-const REPLACE_CREDENTIALS: &str =
-    replace_lists!("mappings", "k.id", "", "", "k.id = v.id", "mappings.id = s.id");
+const REPLACE_CREDENTIALS: &str = replace_lists!("mappings", "", "", "k.id = v.id");
 /// So much of a sealed value tells it from every other one: the random bits that it is sealed with are
 /// in its first 40 bytes.
 const MARK: usize = 64;
@@ -109,9 +108,9 @@ pub(super) const STATEMENTS: &[Statement] = &[
     Statement::same(COUNT_CREDENTIALS),
     Statement::same(REVISIONS_UNDER),
     Statement::same(CREDENTIALS_UNDER),
-    Statement::same(OTHERS),
+    Statement::same(GENERATIONS_FROM_TO),
     Statement::same(ALL_REVISIONS),
-    Statement::same(REVISIONS_OF),
+    REVISIONS_OF,
     Statement::same(ALL_CREDENTIALS),
     Statement::same(CREDENTIALS_OF),
 ];
@@ -286,18 +285,15 @@ impl Storage {
         &self,
         generation: u32,
     ) -> Result<OtherGenerations, StorageError> {
-        let rows = sqlx::query(OTHERS)
-            .bind(i64::from(generation))
-            .fetch_all(&mut *self.reader().await?)
-            .await?;
-        let mut found = OtherGenerations::default();
-        for row in &rows {
-            match Columns::of("generations", row).flag("below")? {
-                true => found.lower = true,
-                false => found.higher = true,
-            }
-        }
-        Ok(found)
+        let rows = sqlx::query(GENERATIONS_FROM_TO).fetch_all(&mut *self.reader().await?).await?;
+        let Some(row) = rows.first() else { return Ok(OtherGenerations::default()) };
+        let columns = Columns::of("generations", row);
+        let least = columns.optional_number::<u32>("least")?;
+        let greatest = columns.optional_number::<u32>("greatest")?;
+        Ok(OtherGenerations {
+            lower: least.is_some_and(|least| least < generation),
+            higher: greatest.is_some_and(|greatest| greatest > generation),
+        })
     }
 
     /// Sealed values behind a key, of one generation or of all; damaged rows are named, and hide none
@@ -317,7 +313,7 @@ impl Storage {
         let of_revisions = table == SealedTable::Revisions;
         let statement = match (table, generation) {
             (SealedTable::Revisions, None) => ALL_REVISIONS,
-            (SealedTable::Revisions, Some(_)) => REVISIONS_OF,
+            (SealedTable::Revisions, Some(_)) => self.dialect().pick(&REVISIONS_OF),
             (SealedTable::Credentials, None) => ALL_CREDENTIALS,
             (SealedTable::Credentials, Some(_)) => CREDENTIALS_OF,
         };
