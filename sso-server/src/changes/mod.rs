@@ -314,7 +314,8 @@ impl ChangeReader {
         let unseen = !heads && watched();
         let mut news = News { everything: new.everything || unseen, ..News::default() };
         for record in new.records {
-            // What was made here was taken in when it was made, and perhaps remembered since.
+            // What was made here was taken in when it was made, and perhaps remembered since; but for changes
+            // of the system, which are adopted below.
             if !self.changes.ticks.was_made_here(record.number) {
                 self.changes.ticks.changed(record.change);
             }

@@ -1,3 +1,4 @@
+use futures_util::FutureExt as _;
 use sso_core::clock::Clock;
 use time::macros::datetime;
 
@@ -129,5 +130,32 @@ async fn what_was_made_here_is_not_read_again_where_nobody_watches() {
     let number = scene.change(Change::System).await;
     changes.made(Change::System, number);
     assert!(reader.read(|| false).await.unwrap().system);
+    scene.stop.cancel();
+}
+
+/// The reader is woken for those who watch, and for what is to be adopted.
+#[tokio::test]
+async fn what_is_made_here_wakes_the_reader_where_somebody_watches() {
+    let scene = Scene::new().await;
+    let access =
+        Arc::new(Access::new(GlobalInfo::initial(Accounts::default(), Accounts::default())));
+    let begun = Changes::begin(scene.other.clone(), access, CancellationToken::new()).await;
+    let (changes, _reader) = begun.unwrap();
+    let woken = || changes.wake.notified().now_or_never().is_some();
+    let (application, row) = (ApplicationId::generate(), ConfigurationId::generate());
+    let make = |number| {
+        changes.made(Change::Application(application), number);
+        changes.wrote(application, row, number + 1, changes.ticks().now());
+    };
+    make(1);
+    assert!(!woken());
+    changes.made(Change::System, 3);
+    assert!(woken() && !woken());
+    let watcher = changes.subscribe();
+    make(4);
+    assert!(woken());
+    drop(watcher);
+    make(6);
+    assert!(!woken());
     scene.stop.cancel();
 }

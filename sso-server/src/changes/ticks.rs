@@ -35,8 +35,9 @@ const ROWS: usize = 1 << 20;
 /// Places of applications.
 const APPLICATIONS: usize = 1 << 12;
 
-/// Changes made here that are remembered until all before them were taken in.
-const MADE: usize = 1 << 10;
+/// Changes made here that are remembered until all before them were taken in: more than are made between two
+/// looks at the feed.
+const MADE: usize = 1 << 13;
 
 /// A moment between changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -133,17 +134,18 @@ impl Ticks {
 
     /// Begins a tick, and puts it at the place; what stood there before, and the tick. Between the two another
     /// may have begun a later tick, kept something under it, and put it at this place or found the place
-    /// as it was: then a tick later than that one follows. Once is enough: who begins after the first tick sees
-    /// in the database what this change committed, and who began before it finds the first tick at the place.
-    /// `None` where another put a tick at the place meanwhile.
+    /// as it was: then a tick later than that one follows, and the answer is `None`. Once is enough: who
+    /// begins after the first tick sees in the database what this change committed. Nothing is to be kept under
+    /// the second tick, even where nobody was at the place between the two: a younger one that was overtaken
+    /// both times has left no trace there.
     fn raise(&self, place: &AtomicU64) -> Option<(u64, u64)> {
         let tick = self.next();
         let before = place.fetch_max(tick, Ordering::SeqCst);
         if self.last.load(Ordering::SeqCst) == tick {
             return Some((before, tick));
         }
-        let later = self.next();
-        (place.fetch_max(later, Ordering::SeqCst) == tick).then_some((before, later))
+        place.fetch_max(self.next(), Ordering::SeqCst);
+        None
     }
 
     fn next(&self) -> u64 {

@@ -1,7 +1,7 @@
-//! Reading by key in batches, and writing what is one statement. What comes while [`AT_ONCE`] statements of
-//! its kind are under way waits for the first of these to end, and what waits together is one statement.
-//! Nothing waits for a timer, and the more is asked for at a time, the less a key costs. A write costs most in
-//! large batches: beside one that is under way another begins only when it is full.
+//! Reading by key in batches, and writing what is one statement. A read that comes while [`AT_ONCE`] statements
+//! of its kind are under way waits for the first of these to end; a write waits while one is under way, unless
+//! those that wait fill a batch. What waits together is one statement. Nothing waits for a timer, and the more
+//! is asked for at a time, the less a key costs, a write above all.
 //!
 //! Nobody joins a read that has begun: what is handed out was read after it was asked for.
 
@@ -10,6 +10,7 @@ use std::{
     hash::Hash,
     sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
     thread,
+    time::Duration,
 };
 
 use futures_util::future::BoxFuture;
@@ -30,6 +31,10 @@ use crate::model::{Application, ApplicationId, ApplicationName, Identifier, Mapp
 
 /// Statements of one kind under way at a time.
 const AT_ONCE: usize = 2;
+/// For one that takes longer those who come need not wait.
+const LATE: Duration = Duration::from_millis(250);
+/// No statement of the database takes as long: it does not answer any more.
+const LONGEST: Duration = Duration::from_secs(40);
 /// Keys of a statement are one of these numbers, so that there are few statements to prepare.
 const SIZES: [usize; 2] = [8, MOST];
 /// Keys of one statement.
@@ -150,6 +155,8 @@ struct Queue<K, V> {
 
 struct Waiting<K, V> {
     under_way: usize,
+    /// Of those under way: so many take longer than others need wait for.
+    late: usize,
     asked: VecDeque<(K, oneshot::Sender<Found<V>>)>,
 }
 
@@ -175,7 +182,7 @@ where
     }
 
     fn new(work: AnyWork<K, V>, crowd: usize, most_waiting: usize) -> Arc<Self> {
-        let waiting = Mutex::new(Waiting { under_way: 0, asked: VecDeque::new() });
+        let waiting = Mutex::new(Waiting { under_way: 0, late: 0, asked: VecDeque::new() });
         Arc::new(Self { work, crowd, most_waiting, waiting })
     }
 
@@ -209,8 +216,31 @@ where
     /// Works until nobody waits any more; in a task of its own, so that those who come in the same moment join
     /// the first batch, and beside the lanes, so that it goes on however many requests come.
     fn begin(self: &Arc<Self>, storage: &Storage) {
-        let turn = Turn { queue: Arc::clone(self), storage: storage.clone(), is_over: false };
-        storage.runtime.spawn(turn.take());
+        let (queue, storage) = (Arc::clone(self), storage.clone());
+        let runtime = storage.runtime.clone();
+        runtime.spawn(
+            Turn { queue, storage, has_begun: false, is_late: false, is_over: false }.take(),
+        );
+    }
+
+    /// One of those under way takes long: another begins beside it for those who wait.
+    fn is_late(self: &Arc<Self>, storage: &Storage) {
+        let begins = {
+            let mut waiting = self.waiting();
+            waiting.late += 1;
+            let begins = !waiting.asked.is_empty() && waiting.under_way < AT_ONCE;
+            waiting.under_way += usize::from(begins);
+            begins
+        };
+        if begins {
+            self.begin(storage);
+        }
+    }
+
+    /// It has ended.
+    fn is_late_no_more(&self) {
+        let mut waiting = self.waiting();
+        waiting.late = waiting.late.saturating_sub(1);
     }
 
     /// One less is under way, and nobody follows it: the last tells those who wait.
@@ -225,10 +255,8 @@ where
 
     /// Whether another statement is to begin beside so many.
     fn has_work_beside(&self, waiting: &Waiting<K, V>, others: usize) -> bool {
-        match others {
-            0 => true,
-            _ => others < AT_ONCE && waiting.asked.len() >= self.crowd,
-        }
+        let many = waiting.asked.len() >= self.crowd || waiting.late > 0;
+        others == 0 || (others < AT_ONCE && many)
     }
 
     /// The next batch; `None`, and one less is under way, where nobody waits, or too few for another statement
@@ -279,6 +307,10 @@ where
 {
     queue: Arc<Queue<K, V>>,
     storage: Storage,
+    /// Its runtime took it.
+    has_begun: bool,
+    /// What it is at takes long.
+    is_late: bool,
     /// Nobody waits for it any more.
     is_over: bool,
 }
@@ -289,8 +321,10 @@ where
     V: Clone + Send + 'static,
 {
     async fn take(mut self) {
+        self.has_begun = true;
         while let Some(batch) = self.queue.next() {
-            let found = (self.queue.work)(self.storage.clone(), batch.keys).await;
+            let work = (self.queue.work)(self.storage.clone(), batch.keys);
+            let found = self.in_time(work).await;
             for (place, sender) in batch.asked {
                 let found = match &found {
                     Ok(found) => found.get(place).cloned().unwrap_or(Ok(None)),
@@ -302,6 +336,24 @@ where
         }
         self.is_over = true;
     }
+
+    /// What the work gives; an error where the database does not answer.
+    async fn in_time(&mut self, work: BoxFuture<'static, FoundMany<V>>) -> FoundMany<V> {
+        let mut work = std::pin::pin!(tokio::time::timeout(LONGEST, work));
+        let done = match tokio::time::timeout(LATE, &mut work).await {
+            Ok(done) => done,
+            Err(_) => {
+                self.queue.is_late(&self.storage);
+                self.is_late = true;
+                let done = work.await;
+                self.is_late = false;
+                self.queue.is_late_no_more();
+                done
+            }
+        };
+        let silent = |_| StorageError::Unavailable("the database does not answer".to_owned());
+        done.map_err(silent).flatten()
+    }
 }
 
 impl<K, V> Drop for Turn<K, V>
@@ -311,7 +363,10 @@ where
 {
     /// Where the work panicked, those who wait get their turn all the same; where its runtime ended, they are told.
     fn drop(&mut self) {
-        match (self.is_over, thread::panicking()) {
+        if self.is_late {
+            self.queue.is_late_no_more();
+        }
+        match (self.is_over, self.has_begun && thread::panicking()) {
             (true, _) => {}
             (false, true) => self.queue.begin(&self.storage),
             (false, false) => self.queue.give_up(),

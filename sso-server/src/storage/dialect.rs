@@ -50,9 +50,9 @@ impl Dialect {
 
     /// What a fresh connection is told. On SQLite a commit is durable (FULL) and deleted values are
     /// overwritten, savepoints (of which a group has many) are kept in memory and not in a file, and the
-    /// log grows to 64 MB before its pages are written a second time; on PostgreSQL no statement and no idle transaction outlives its limit, on which
-    /// the change feed relies (see `changes`), and a statement by itself sees what was committed before
-    /// it, as in [`Self::begin_write`].
+    /// log grows to 64 MB before its pages are written a second time; on PostgreSQL no statement and no idle
+    /// transaction outlives its limit, on which the change feed relies (see `changes`), and a statement by
+    /// itself sees what was committed before it, as in [`Self::begin_write`].
     pub(super) fn on_connect(self, writes: bool) -> &'static str {
         match (self, writes) {
             (Self::Sqlite, true) => {

@@ -420,13 +420,7 @@ fn mapping(row: &AnyRow) -> Result<Mapping, StorageError> {
 
 #[cfg(test)]
 mod tests {
-    use sqlx::Row as _;
-    use sso_core::clock::Clock;
-
-    use super::{
-        super::{DatabaseSettings, DatabaseUrl},
-        *,
-    };
+    use super::{super::plans, *};
 
     #[test]
     fn lists_number_their_places_in_order() {
@@ -444,21 +438,10 @@ mod tests {
         assert_eq!(binds[..2], ["d\\a", "u"]);
     }
 
-    /// What SQLite says that it would do.
-    async fn plan(storage: &Storage, text: &str) -> String {
-        let text = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {text}")).into_sql_str();
-        let mut reader = storage.reader().await.unwrap();
-        let rows = sqlx::raw_sql(text).fetch_all(&mut *reader).await.unwrap();
-        rows.iter().map(|row| row.get::<String, _>("detail") + "\n").collect()
-    }
-
     #[tokio::test]
     async fn nothing_reads_or_sorts_all_mappings_of_an_application() {
         let folder = tempfile::tempdir().unwrap();
-        let url = format!("sqlite:{}", folder.path().join("sso.db").display());
-        let settings = DatabaseSettings::new(DatabaseUrl::parse(&url).unwrap());
-        let storage = Storage::open(&settings, Clock::System).await.unwrap();
-        storage.migrate().await.unwrap();
+        let storage = plans::storage(folder.path()).await;
         let text = || Some("x".to_owned());
         for (account_key, external_user_key) in
             [(None, None), (text(), None), (None, text()), (text(), text())]
@@ -467,7 +450,7 @@ mod tests {
                 let (account, user) = (account_key.clone(), external_user_key.clone());
                 let filter =
                     MappingFilter { application, account_key: account, external_user_key: user };
-                let plan = plan(&storage, &list(Dialect::Sqlite, &filter, "").0).await;
+                let plan = plans::plan(&storage, &list(Dialect::Sqlite, &filter, "").0).await;
                 assert!(!plan.contains("SCAN") && !plan.contains("TEMP"), "{filter:?}: {plan}");
                 assert!(plan.contains("id>?") || plan.contains("id)>(?,?)"), "{filter:?}: {plan}");
             }
@@ -476,7 +459,7 @@ mod tests {
             (BY_ACCOUNT, "(application_id=? AND account_key=?)"),
             (BY_EXTERNAL_USER, "(application_id=? AND external_user_key=?)"),
         ] {
-            let plan = plan(&storage, statement).await;
+            let plan = plans::plan(&storage, statement).await;
             assert!(plan.contains(columns), "{plan}");
         }
         storage.close().await;

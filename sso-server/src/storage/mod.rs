@@ -20,6 +20,8 @@ mod mappings;
 mod migrate;
 mod next_revisions;
 mod notices;
+#[cfg(test)]
+mod plans;
 mod principals;
 mod rows;
 mod sealed_rows;

@@ -13,7 +13,6 @@ use sqlx::{
     any::AnyConnectOptions,
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
-
 use uuid::Uuid;
 
 use super::{Storage, StorageError};

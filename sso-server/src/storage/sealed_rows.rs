@@ -56,7 +56,8 @@ macro_rules! credentials {
     };
 }
 const ALL_REVISIONS: &str = revisions!("(configuration_id, revision) > ($1, $2)", "$3");
-/// SQLite takes the order of the key, and no index of generations, where the generation is an expression.
+/// In the order of the key. On SQLite the index of generations does not have it, and is left alone where the
+/// generation is an expression.
 const REVISIONS_OF: Statement = Statement {
     sqlite: revisions!("+generation = $4 AND (configuration_id, revision) > ($1, $2)", "$3"),
     postgres: revisions!("generation = $4 AND (configuration_id, revision) > ($1, $2)", "$3"),
@@ -66,15 +67,15 @@ const CREDENTIALS_OF: &str = credentials!("generation = $3 AND id > $1", "$2");
 
 /// Replaces any number of values in PostgreSQL: keys, marks of the values before and values come as lists
 /// in one text each, so that the statement is prepared once. Rows that others hold are passed over: it
-/// would else wait for them in an order of its own. One that is held does not move, so that it is found again
-/// by its place.
+/// would else wait for them in an order of its own.
 macro_rules! replace_lists {
-    ($table:literal, $lists:literal, $names:literal, $found:literal) => {
+    ($table:literal, $keys:literal, $lists:literal, $names:literal, $found:literal, $same:literal) => {
         concat!(
             "UPDATE ",
             $table,
-            " SET sealed = s.fresh, generation = $1 FROM (SELECT k.ctid AS place, ",
-            "decode(v.fresh, 'base64') AS fresh FROM unnest(string_to_array($2, ','), ",
+            " SET sealed = s.fresh, generation = $1 FROM (SELECT ",
+            $keys,
+            ", decode(v.fresh, 'base64') AS fresh FROM unnest(string_to_array($2, ','), ",
             "string_to_array($3, ','), string_to_array($4, ',')",
             $lists,
             ") AS v (id, stale, fresh",
@@ -85,18 +86,21 @@ macro_rules! replace_lists {
             $found,
             " WHERE substring(k.sealed FROM 1 FOR 64) = decode(v.stale, 'base64') ",
             "FOR NO KEY UPDATE OF k SKIP LOCKED) AS s WHERE ",
-            $table,
-            ".ctid = s.place"
+            $same
         )
     };
 }
 const REPLACE_REVISIONS: &str = replace_lists!(
     "configuration_revisions",
+    "k.configuration_id, k.revision",
     ", CAST(string_to_array($5, ',') AS BIGINT[])",
     ", revision",
-    "k.configuration_id = v.id AND k.revision = v.revision"
+    "k.configuration_id = v.id AND k.revision = v.revision",
+    "configuration_revisions.configuration_id = s.configuration_id \
+     AND configuration_revisions.revision = s.revision"
 );
-const REPLACE_CREDENTIALS: &str = replace_lists!("mappings", "", "", "k.id = v.id");
+const REPLACE_CREDENTIALS: &str =
+    replace_lists!("mappings", "k.id", "", "", "k.id = v.id", "mappings.id = s.id");
 /// So much of a sealed value tells it from every other one: the random bits that it is sealed with are
 /// in its first 40 bytes.
 const MARK: usize = 64;
@@ -280,7 +284,7 @@ impl Storage {
     /// Whether anything is sealed under generations other than this one.
     ///
     /// # Errors
-    /// `Unavailable`.
+    /// `Unavailable`, `Corrupt`.
     pub async fn sealed_under_others(
         &self,
         generation: u32,
@@ -522,7 +526,7 @@ fn sealed_row(table: SealedTable, row: &AnyRow, key: &RowKey) -> Result<SealedRo
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::plans, *};
 
     #[test]
     fn statements_number_their_places_in_order() {
@@ -548,5 +552,23 @@ mod tests {
         let rows: Vec<_> = [STATEMENT / 2, STATEMENT / 2, STATEMENT * 2, 1, 1].map(row).into();
         let sizes: Vec<_> = portions(&rows).map(<[_]>::len).collect();
         assert_eq!(sizes, [2, 1, 2]);
+    }
+
+    #[tokio::test]
+    async fn generations_and_their_rows_are_found_without_going_through_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = plans::storage(folder.path()).await;
+        let plan = plans::plan(&storage, GENERATIONS_FROM_TO).await;
+        for table in SealedTable::ALL {
+            assert!(!plan.contains(&format!("SCAN {}", table.as_str())), "{plan}");
+        }
+        for (statement, key) in [
+            (REVISIONS_OF.sqlite, "(configuration_id,revision)>(?,?)"),
+            (CREDENTIALS_OF, "(generation=? AND id>?)"),
+        ] {
+            let plan = plans::plan(&storage, statement).await;
+            assert!(plan.contains(key), "{plan}");
+        }
+        storage.close().await;
     }
 }

@@ -214,7 +214,7 @@ async fn no_change_is_lost_among_many_writers() {
 }
 
 #[tokio::test]
-async fn a_server_hears_that_another_one_changed_something() {
+async fn a_server_hears_that_another_one_changed_something_and_not_itself() {
     on_each(async |scene| {
         // On one machine a server looks by itself, and is told nothing.
         if !scene.is_postgres() {
@@ -223,14 +223,22 @@ async fn a_server_hears_that_another_one_changed_something() {
         }
         let other = open(&scene.url, &scene.clock).await;
         let (heard, mut hearing) = tokio::sync::mpsc::unbounded_channel();
-        let listening = tokio::spawn(async move { other.listen(|| _ = heard.send(())).await });
+        let listener = other.clone();
+        let listening = tokio::spawn(async move { listener.listen(|| _ = heard.send(())).await });
         // From the first word on, nothing goes unheard.
         let wait = Duration::from_secs(20);
-        let mut hear = async || tokio::time::timeout(wait, hearing.recv()).await.unwrap().unwrap();
-        hear().await;
+        let mut hear = async |words: usize| {
+            for _ in 0..words {
+                tokio::time::timeout(wait, hearing.recv()).await.unwrap().unwrap();
+            }
+            hearing.len()
+        };
+        assert_eq!(hear(1).await, 0);
         for _ in 0..3 {
+            // Words come in the order in which they were said.
+            other.notify().await.unwrap();
             scene.storage.notify().await.unwrap();
-            hear().await;
+            assert_eq!(hear(1).await, 0, "its own word was heard");
         }
         // Whoever was cut off is told that something may have gone by.
         scene
@@ -239,9 +247,9 @@ async fn a_server_hears_that_another_one_changed_something() {
                  WHERE datname = current_database() AND query LIKE 'LISTEN%'",
             )
             .await;
-        hear().await;
+        hear(1).await;
         scene.storage.notify().await.unwrap();
-        hear().await;
+        hear(1).await;
         listening.abort();
     })
     .await;

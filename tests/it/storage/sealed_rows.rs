@@ -209,6 +209,8 @@ async fn other_generations_are_seen_on_both_sides() {
         assert_eq!(storage.sealed_under_others(2).await.unwrap(), both);
         let higher = OtherGenerations { lower: false, higher: true };
         assert_eq!(storage.sealed_under_others(1).await.unwrap(), higher);
+        scene.sql("UPDATE configuration_revisions SET generation = 5").await;
+        assert_eq!(storage.sealed_under_others(4).await.unwrap(), both);
     })
     .await;
 }

@@ -397,28 +397,6 @@ fn of_two_who_write_a_row_at_once_neither_is_kept() {
     }
 }
 
-#[test]
-fn what_is_written_at_the_same_time_to_different_rows_is_kept() {
-    let application = ApplicationId::generate();
-    let ticks = Ticks::with_places(1 << 12, 1 << 4);
-    let one = ConfigurationId::generate().0;
-    let place = |row| std::ptr::from_ref(ticks.rows.place(row).unwrap());
-    let mut others = std::iter::repeat_with(|| ConfigurationId::generate().0);
-    let other = others.find(|other| place(*other) != place(one)).unwrap();
-    let start = std::sync::Barrier::new(2);
-    let write = |row| {
-        start.wait();
-        for _ in 0..20_000 {
-            let tick = ticks.changed_row(application, row, ticks.now());
-            assert!(tick.is_some_and(|tick| ticks.row_stands(application, row, tick)));
-        }
-    };
-    std::thread::scope(|scope| {
-        scope.spawn(|| write(one));
-        write(other);
-    });
-}
-
 /// The same with the steps of the other one at the worst moment.
 #[test]
 fn a_change_that_puts_its_tick_down_late_is_noticed() {

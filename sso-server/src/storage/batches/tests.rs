@@ -200,3 +200,52 @@ async fn writers_beyond_those_that_may_wait_are_refused_and_those_of_a_server_th
     assert_eq!(queue.waiting().under_way, 0);
     assert!(matches!(ask(5).await, Err(StorageError::Unavailable(_))));
 }
+
+static AJAR: Semaphore = Semaphore::const_new(0);
+
+fn ajar<'a>(
+    _: &'a Storage,
+    keys: &'a [u32],
+) -> BoxFuture<'a, Result<Vec<Option<u32>>, StorageError>> {
+    Box::pin(async move {
+        AJAR.acquire().await.unwrap().forget();
+        Ok(keys.iter().copied().map(Some).collect())
+    })
+}
+
+#[tokio::test]
+async fn few_who_wait_are_left_to_the_write_beside_unless_that_is_late() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = storage(folder.path()).await;
+    tokio::time::pause();
+    let queue: Arc<Queue<u32, u32>> = Queue::of_writes(ajar);
+    let ask = |key: u32| {
+        let (queue, storage) = (Arc::clone(&queue), storage.clone());
+        tokio::spawn(async move { queue.ask(&storage, key).await })
+    };
+    let waiting = || queue.waiting().asked.len();
+    let under_way = || queue.waiting().under_way;
+    let mut asked = vec![ask(1)];
+    until(|| under_way() == 1 && waiting() == 0).await;
+    let number = u32::try_from(MOST).unwrap();
+    asked.extend((100..100 + number).map(&ask));
+    until(|| under_way() == 2 && waiting() == 0).await;
+    asked.extend([5, 6, 7].map(&ask));
+    until(|| waiting() == 3).await;
+    AJAR.add_permits(1);
+    until(|| under_way() == 1).await;
+    assert_eq!(waiting(), 3);
+    tokio::time::advance(LATE).await;
+    until(|| under_way() == 2 && waiting() == 0).await;
+    // Whoever comes later does not wait for the late one either, as soon as there is room.
+    assert_eq!(queue.waiting().late, 1);
+    asked.push(ask(8));
+    AJAR.add_permits(100);
+    for asked in asked {
+        assert!(matches!(asked.await.unwrap(), Ok(Some(_))));
+    }
+    until(|| under_way() == 0).await;
+    assert_eq!(queue.waiting().late, 0);
+    tokio::time::resume();
+    storage.close().await;
+}
