@@ -50,7 +50,7 @@ impl Dialect {
 
     /// What a fresh connection is told. On SQLite a commit is durable (FULL) and deleted values are
     /// overwritten, savepoints (of which a group has many) are kept in memory and not in a file, and the
-    /// log grows to 64 MB before its pages are written a second time; on PostgreSQL no statement and no idle
+    /// log grows to 16 MB before its pages are written a second time; on PostgreSQL no statement and no idle
     /// transaction outlives its limit, on which the change feed relies (see `changes`), and a statement by
     /// itself sees what was committed before it, as in [`Self::begin_write`].
     pub(super) fn on_connect(self, writes: bool) -> &'static str {
@@ -59,7 +59,7 @@ impl Dialect {
                 "PRAGMA busy_timeout = 5000; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; \
                  PRAGMA trusted_schema = OFF; PRAGMA secure_delete = ON; \
                  PRAGMA temp_store = MEMORY; PRAGMA cache_size = -16384; \
-                 PRAGMA wal_autocheckpoint = 16000"
+                 PRAGMA wal_autocheckpoint = 4000"
             }
             (Self::Sqlite, false) => {
                 "PRAGMA busy_timeout = 5000; PRAGMA trusted_schema = OFF; PRAGMA query_only = ON"
