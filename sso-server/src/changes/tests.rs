@@ -32,6 +32,13 @@ impl Scene {
         Self { changes, other, stop, _folder: folder }
     }
 
+    /// Another server, whose feed is not read by itself.
+    async fn unread(&self) -> (Changes, ChangeReader) {
+        let access =
+            Arc::new(Access::new(GlobalInfo::initial(Accounts::default(), Accounts::default())));
+        Changes::begin(self.other.clone(), access, CancellationToken::new()).await.unwrap()
+    }
+
     /// Somebody else makes a change; its number.
     async fn change(&self, change: Change) -> u64 {
         let mut transaction = self.other.begin().await.unwrap();
@@ -82,10 +89,7 @@ async fn a_change_that_is_not_there_is_refused() {
 #[tokio::test]
 async fn whoever_begins_to_watch_during_a_look_misses_nothing() {
     let scene = Scene::new().await;
-    let access =
-        Arc::new(Access::new(GlobalInfo::initial(Accounts::default(), Accounts::default())));
-    let begun = Changes::begin(scene.other.clone(), access, CancellationToken::new()).await;
-    let (_changes, mut reader) = begun.unwrap();
+    let (_changes, mut reader) = scene.unread().await;
     let (application, configuration) = (ApplicationId::generate(), ConfigurationId::generate());
     for (watched, everything) in
         [([false, false], false), ([false, true], true), ([true, true], false)]
@@ -104,10 +108,7 @@ async fn whoever_begins_to_watch_during_a_look_misses_nothing() {
 #[tokio::test]
 async fn what_was_made_here_is_not_read_again_where_nobody_watches() {
     let scene = Scene::new().await;
-    let access =
-        Arc::new(Access::new(GlobalInfo::initial(Accounts::default(), Accounts::default())));
-    let begun = Changes::begin(scene.other.clone(), access, CancellationToken::new()).await;
-    let (changes, mut reader) = begun.unwrap();
+    let (changes, mut reader) = scene.unread().await;
     let (here, elsewhere) = (ApplicationId::generate(), ApplicationId::generate());
     for (watched, told) in [(false, &[][..]), (true, &[here]), (false, &[])] {
         let number = scene.change(Change::Application(here)).await;
@@ -137,10 +138,7 @@ async fn what_was_made_here_is_not_read_again_where_nobody_watches() {
 #[tokio::test]
 async fn what_is_made_here_wakes_the_reader_where_somebody_watches() {
     let scene = Scene::new().await;
-    let access =
-        Arc::new(Access::new(GlobalInfo::initial(Accounts::default(), Accounts::default())));
-    let begun = Changes::begin(scene.other.clone(), access, CancellationToken::new()).await;
-    let (changes, _reader) = begun.unwrap();
+    let (changes, _reader) = scene.unread().await;
     let woken = || changes.wake.notified().now_or_never().is_some();
     let (application, row) = (ApplicationId::generate(), ConfigurationId::generate());
     let make = |number| {
