@@ -381,17 +381,22 @@ async fn hot_writes_of_postgresql_are_one_statement() {
     let app = application("a");
     insert(&storage, &app).await.unwrap();
     let (id, _) = write(&storage, app.id, &identifier("i"), b"one").await.unwrap();
-    // The first time the statement is prepared, and perhaps a connection is opened.
-    for turn in 0..2 {
+    // At first statements are prepared, and whenever the pool opens a connection it is told a few things: the
+    // fewest of many times are what the work itself executes.
+    let mut fewest = [u32::MAX; 3];
+    for turn in 0..12 {
         let redeem = storage.redeem_ticket(Uuid::now_v7(), app.id, (NOW, NOW));
-        let redeemed = counter.of(redeem).await;
-        assert!(redeemed == (Ok(true), 1) || turn == 0, "{redeemed:?}");
-        let written = counter.of(write_on(&storage, &app, id, turn + 1, 1)).await;
-        assert!(written == (Ok(true), 1) || turn == 0, "{written:?}");
+        let (redeemed, by_redeem) = counter.of(redeem).await;
+        assert_eq!(redeemed, Ok(true));
+        let (written, by_write) = counter.of(write_on(&storage, &app, id, turn + 1, 1)).await;
+        assert_eq!(written, Ok(true));
         let key = identifier("i");
-        let (read, statements) = counter.of(storage.configuration(app.id, &key)).await;
+        let (read, by_read) = counter.of(storage.configuration(app.id, &key)).await;
         assert_eq!(read.unwrap().unwrap().head.revision, Revision(turn + 2));
-        assert!(statements == 1 || turn == 0, "{statements}");
+        for (fewest, executed) in fewest.iter_mut().zip([by_redeem, by_write, by_read]) {
+            *fewest = executed.min(*fewest);
+        }
     }
+    assert_eq!(fewest, [1; 3]);
     storage.close().await;
 }
