@@ -96,14 +96,11 @@ pub async fn close(
     generation: u32,
     wanted_by: (u64, Uuid),
 ) -> Result<CloseOutcome, StorageError> {
-    let mut transaction = storage.begin().await?;
+    let mut transaction = storage.begin_long().await?;
     let outcome = transaction.close_generation(generation, wanted_by, clock.now()).await?;
     match outcome {
-        CloseOutcome::Closed => transaction.commit().await?,
-        CloseOutcome::WasClosed
-        | CloseOutcome::Unknown
-        | CloseOutcome::LedByAnother
-        | CloseOutcome::InUse { .. } => {
+        CloseOutcome::Closed | CloseOutcome::InUse { .. } => transaction.commit().await?,
+        CloseOutcome::WasClosed | CloseOutcome::Unknown | CloseOutcome::LedByAnother => {
             transaction.rollback().await?;
         }
     }

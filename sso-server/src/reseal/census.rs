@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use sso_core::clock::Clock;
+use time::OffsetDateTime;
 
 use crate::{
     error::Error,
@@ -13,6 +14,10 @@ use crate::{
 
 /// How old what is told of generations may get.
 const FRESH: Duration = Duration::from_secs(10);
+/// How old a count may get before somebody counts again though nothing is to be done.
+const STALE: time::Duration = time::Duration::DAY;
+/// A count may take this share of the time at most while others wait for what it finds.
+const SHARE: u32 = 20;
 /// Between two attempts to close a generation.
 const CLOSING: Duration = Duration::from_secs(1);
 /// Between two tellings, when nothing but progress is new.
@@ -27,11 +32,18 @@ pub(super) struct Census {
     clock: Clock,
     tell: Tell,
     facts: DatabaseFacts,
+    /// What was counted last, by this server or another.
     counts: Vec<SealedCount>,
     looked_at: Option<Duration>,
+    /// The last count of this server, and how long it took.
     counted_at: Option<Duration>,
-    /// The active generation of the last count: who waits for a rotation needs one of after it.
-    counted_for: Option<u32>,
+    count_took: Duration,
+    /// Values may be sealed under these.
+    in_use: Vec<u32>,
+    /// The active generation, and since when it is that while nobody has counted: who waits for a rotation
+    /// needs a count of after it.
+    active: Option<u32>,
+    uncounted_since: Option<OffsetDateTime>,
     closed_at: Option<Duration>,
     told_at: Option<Duration>,
 }
@@ -46,25 +58,29 @@ impl Census {
             counts: Vec::new(),
             looked_at: None,
             counted_at: None,
-            counted_for: None,
+            count_took: Duration::ZERO,
+            in_use: Vec::new(),
+            active: None,
+            uncounted_since: None,
             closed_at: None,
             told_at: None,
         }
     }
 
-    /// Reads what is not fresh any more, counts where nobody did yet, and closes what the masters want
+    /// Reads what is not fresh any more, counts where nobody did for long, and closes what the masters want
     /// closed; with `now_please` whatever its age.
     pub(super) async fn keep(
         &mut self,
         orders: &Orders,
+        resealing: bool,
         failed_rows: u64,
         now_please: bool,
     ) -> Result<(), Error> {
-        if self.counted_at.is_none() || self.counted_for != orders.active {
-            self.count().await?;
-            self.counted_for = orders.active;
-        } else if now_please || self.is_older(self.looked_at, FRESH) {
+        if now_please || self.is_older(self.looked_at, FRESH) {
             self.look().await?;
+        }
+        if self.wants_a_count(orders.active, resealing) {
+            self.count(orders.active).await?;
         }
         if orders.closing.is_empty() {
             if !self.facts.close_refusals.is_empty() {
@@ -77,11 +93,35 @@ impl Census {
         Ok(())
     }
 
+    /// Nobody has counted for long, or since another generation became active; where values are left to
+    /// be sealed again, whoever does that counts.
+    fn wants_a_count(&mut self, active: Option<u32>, resealing: bool) -> bool {
+        let now = self.clock.now();
+        let counted_since = |at| self.facts.counted_at.is_some_and(|counted| counted >= at);
+        if self.uncounted_since.is_some_and(counted_since) {
+            self.uncounted_since = None;
+        }
+        let others = self.in_use.iter().any(|number| Some(*number) != active);
+        if active != self.active {
+            let begins = self.active.is_none();
+            self.active = active;
+            // After a start what others counted is as good as long as all of it is under one generation.
+            if !begins || others {
+                self.uncounted_since = Some(now);
+            }
+        }
+        let left = active.is_some_and(|active| self.in_use.iter().any(|number| *number < active));
+        !counted_since(now - STALE) || self.uncounted_since.is_some() && !(resealing && left)
+    }
+
     /// Counts every row, and tells.
-    pub(super) async fn count(&mut self) -> Result<(), Error> {
-        self.counts = self.storage.count_sealed_rows().await?;
-        self.counted_at = Some(self.clock.instant());
-        self.facts.counted_at = Some(self.clock.now());
+    pub(super) async fn count(&mut self, active: Option<u32>) -> Result<(), Error> {
+        let began = self.clock.instant();
+        self.storage.sweep(active, self.clock.now()).await?;
+        let now = self.clock.instant();
+        self.counted_at = Some(now);
+        self.uncounted_since = None;
+        self.count_took = now.saturating_sub(began);
         self.look().await
     }
 
@@ -90,9 +130,10 @@ impl Census {
         &self.counts
     }
 
-    /// The last count is older than this.
+    /// The last count of this server is older than this, and than counting for the share of the time that is
+    /// its own.
     pub(super) fn counted_before(&self, age: Duration) -> bool {
-        self.is_older(self.counted_at, age)
+        self.is_older(self.counted_at, age.max(self.count_took * SHARE))
     }
 
     /// Shows how far sealing again is; at once when `news` are in it.
@@ -113,19 +154,23 @@ impl Census {
         self.facts.epoch = known.epoch;
         self.facts.primary = known.primary;
         self.facts.revocations = known.revocations;
-        let rows = |number| {
-            let counted = self.counts.iter().find(|count| count.generation == number);
-            counted.map_or(0, SealedCount::rows)
-        };
+        let open = || known.generations.iter().filter(|generation| generation.closed_at.is_none());
+        self.in_use = open().filter(|it| !it.is_empty).map(|it| it.number).collect();
+        self.counts = open().filter_map(|it| it.counted).map(|(count, _)| count).collect();
+        self.facts.counted_at = open().filter_map(|it| it.counted).map(|(_, at)| at).min();
         self.facts.generations = known
             .generations
-            .into_iter()
-            .map(|generation| KnownGeneration {
-                number: generation.number,
-                fingerprint: generation.fingerprint,
-                // Nothing is under a closed one, whatever an older count says.
-                rows: if generation.closed_at.is_some() { 0 } else { rows(generation.number) },
-                closed: generation.closed_at.is_some(),
+            .iter()
+            .map(|generation| {
+                let closed = generation.closed_at.is_some();
+                // Nothing is under those, whatever an older count says.
+                let counted = generation.counted.filter(|_| !closed && !generation.is_empty);
+                KnownGeneration {
+                    number: generation.number,
+                    fingerprint: generation.fingerprint.clone(),
+                    rows: counted.map_or(0, |(count, _)| count.rows()),
+                    closed,
+                }
             })
             .collect();
         self.tell();
@@ -135,6 +180,12 @@ impl Census {
     async fn close(&mut self, orders: &Orders, failed_rows: u64) -> Result<(), Error> {
         self.closed_at = Some(self.clock.instant());
         let Some(leader) = orders.leader else { return Ok(()) };
+        self.look().await?;
+        if orders.closing.iter().any(|number| self.in_use.contains(number))
+            && self.counted_before(CLOSING)
+        {
+            self.count(orders.active).await?;
+        }
         let mut refusals = Vec::new();
         let mut closed = false;
         for &number in &orders.closing {
@@ -144,6 +195,11 @@ impl Census {
             }
             let refusal = if orders.active == Some(number) {
                 Some(format!("values are sealed under generation {number}: it is the active one"))
+            } else if self.in_use.contains(&number) {
+                let counted = self.counts.iter().find(|count| count.generation == number);
+                let (revisions, credentials) =
+                    counted.map_or((0, 0), |count| (count.revisions, count.credentials));
+                Some(in_use(number, revisions, credentials, failed_rows))
             } else {
                 match generations::close(&self.storage, &self.clock, number, leader).await {
                     Ok(CloseOutcome::Closed) => {
@@ -189,6 +245,12 @@ impl Census {
 }
 
 fn in_use(number: u32, revisions: u64, credentials: u64, failed_rows: u64) -> String {
+    if revisions + credentials == 0 {
+        return format!(
+            "values may have been sealed under generation {number} since they were counted: they are \
+             counted again"
+        );
+    }
     let mut parts = Vec::new();
     for (rows, table) in [(revisions, "configuration_revisions"), (credentials, "mappings")] {
         if rows > 0 {

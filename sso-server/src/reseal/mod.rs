@@ -169,8 +169,9 @@ impl Resealer {
     async fn try_step(&mut self) -> Result<Duration, Error> {
         let changed = self.orders.has_changed().unwrap_or(false);
         let orders = self.orders.borrow_and_update().clone();
-        self.census.keep(&orders, self.progress.failed_rows, changed).await?;
-        let Some(active) = orders.active.filter(|_| self.settings.enabled) else {
+        let (resealing, failed) = (self.settings.enabled, self.progress.failed_rows);
+        self.census.keep(&orders, resealing, failed, changed).await?;
+        let Some(active) = orders.active.filter(|_| resealing) else {
             // The lease ends by itself.
             self.stand_down(WAIT);
             return Ok(WAIT);
@@ -200,7 +201,7 @@ impl Resealer {
     /// Looks whether there is work, and takes it unless another server has it.
     async fn look_for_work(&mut self, active: u32) -> Result<Duration, Error> {
         self.work = Work::Idle(self.clock.instant().saturating_add(LOOK));
-        let others = self.storage.sealed_under_others(active).await?;
+        let others = self.storage.unswept(active).await?;
         let above = self.overtaken_for_long(active, others.higher);
         if !others.lower && !above {
             return Ok(WAIT);
@@ -211,6 +212,15 @@ impl Resealer {
             transaction.rollback().await?;
             return Ok(WAIT);
         };
+        transaction.commit().await?;
+        self.census.count(Some(active)).await?;
+        let mut transaction = self.storage.begin().await?;
+        if self.left(active).is_empty() {
+            // Nothing was sealed under what was not known to be empty.
+            lease.end(&mut transaction).await?;
+            transaction.commit().await?;
+            return Ok(WAIT);
+        }
         let detail = format!("begun, under generation {active}");
         let subject = Subject { detail: &detail, ..Subject::default() };
         self.audit.record_own(&mut transaction, Action::SecretReseal, subject).await?;
@@ -221,7 +231,7 @@ impl Resealer {
             ..ResealProgress::default()
         };
         self.pace.begin(self.clock.instant());
-        let pause = self.begin_pass(lease, active, FIRST_REST).await?;
+        let pause = self.go_through(lease, active, FIRST_REST);
         tracing::info!(
             event = Event::ResealRunning.number(),
             generation = active,
@@ -253,7 +263,12 @@ impl Resealer {
     ) -> Result<Duration, Error> {
         // Kept over a failure of the count.
         self.work = Work::Pass(lease.clone(), Pass::empty(active, rest));
-        self.census.count().await?;
+        self.census.count(Some(active)).await?;
+        Ok(self.go_through(lease, active, rest))
+    }
+
+    /// Begins with the first of the rows that were counted.
+    fn go_through(&mut self, lease: Lease, active: u32, rest: Duration) -> Duration {
         let wanted: Vec<_> = self.left(active).into_iter().copied().collect();
         let pass = Pass::over(active, rest, &wanted);
         self.progress.failed.clear();
@@ -262,7 +277,7 @@ impl Resealer {
         self.set_left(active);
         self.work = Work::Pass(lease, pass);
         self.show(true);
-        Ok(Duration::ZERO)
+        Duration::ZERO
     }
 
     /// The generations with rows that are to be sealed again.
@@ -272,7 +287,8 @@ impl Resealer {
             .overtaken
             .is_some_and(|(of, since)| of == active && now.saturating_sub(since) >= OVERTAKEN);
         let is_left = |count: &&SealedCount| {
-            count.generation < active || (above && count.generation > active)
+            let other = count.generation < active || (above && count.generation > active);
+            other && count.rows() > 0
         };
         self.census.counts().iter().filter(is_left).collect()
     }
@@ -320,7 +336,7 @@ impl Resealer {
         pass.take(batch, &mut self.progress);
         self.work = Work::Pass(lease, pass);
         if self.census.counted_before(RECOUNT) {
-            self.census.count().await?;
+            self.census.count(Some(active)).await?;
             self.set_left(active);
         }
         self.show(news);
@@ -330,7 +346,7 @@ impl Resealer {
     /// Counts again: the work is done, or rows were passed over, or only those are left that do not open.
     async fn end_pass(&mut self, lease: Lease, pass: Pass) -> Result<Duration, Error> {
         let active = pass.active;
-        self.census.count().await?;
+        self.census.count(Some(active)).await?;
         self.set_left(active);
         let left = self.progress.rows_left;
         if left == 0 {
@@ -373,7 +389,7 @@ impl Resealer {
             self.work = Work::Rest(lease.clone(), rest);
         }
         if self.census.counted_before(RECOUNT) {
-            self.census.count().await?;
+            self.census.count(Some(rest.active)).await?;
             self.set_left(rest.active);
             if self.progress.rows_left == 0 {
                 return self.finish(lease, rest.active).await;

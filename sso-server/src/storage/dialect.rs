@@ -72,6 +72,14 @@ impl Dialect {
         }
     }
 
+    /// What a transaction is told whose statements go through all rows of a table.
+    pub(super) fn take_long(self) -> Option<&'static str> {
+        match self {
+            Self::Sqlite => None,
+            Self::Postgres => Some("SET LOCAL statement_timeout = '10min'"),
+        }
+    }
+
     /// Whether the table of applied migrations exists: counts 1 or 0.
     pub(super) fn migrations_table_exists(self) -> &'static str {
         match self {

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    Storage, StorageError, Transaction,
+    SealedCount, Storage, StorageError, Transaction,
     dialect::Statement,
     rows::{Columns, clean, micros, stored},
 };
@@ -16,24 +16,23 @@ use crate::master::OfferedKeyRing;
 const TABLE: &str = "generations";
 
 macro_rules! one {
-    ($open:literal, $lock:literal) => {
-        concat!(
-            "SELECT generation, fingerprint, admitted_at, closed_at FROM generations ",
-            "WHERE generation = $1",
-            $open,
-            $lock
-        )
+    ($which:literal) => {
+        concat!("SELECT generation, closed_at FROM generations WHERE generation = $1", $which)
     };
 }
-/// On SQLite the one writer holds everything.
+/// One that values may be written under as it is. On SQLite the one writer holds everything.
 const HOLD: Statement = Statement {
-    sqlite: one!(" AND closed_at IS NULL", ""),
-    postgres: one!(" AND closed_at IS NULL", " FOR SHARE"),
+    sqlite: one!(" AND closed_at IS NULL AND sweep IS NULL"),
+    postgres: one!(" AND closed_at IS NULL AND sweep IS NULL FOR SHARE"),
 };
+/// One that a sweep has marked is in use again.
+const USE: &str = "UPDATE generations SET sweep = NULL WHERE generation = $1 AND closed_at IS NULL";
 /// Waits for every transaction that holds the generation.
-const LOCK: Statement = Statement { sqlite: one!("", ""), postgres: one!("", " FOR UPDATE") };
+const LOCK: Statement = Statement { sqlite: one!(""), postgres: one!(" FOR UPDATE") };
 const LIST: &str = "\
-    SELECT generation, fingerprint, admitted_at, closed_at FROM generations ORDER BY generation";
+    SELECT g.generation, g.fingerprint, g.admitted_at, g.closed_at, g.sweep, c.revisions, \
+    c.credentials, c.counted_at FROM generations g \
+    LEFT JOIN sealed_counts c ON c.generation = g.generation ORDER BY g.generation";
 const INSERT: &str = "\
     INSERT INTO generations (generation, fingerprint, admitted_at) VALUES ($1, $2, $3) \
     ON CONFLICT (generation) DO NOTHING";
@@ -53,6 +52,7 @@ const REVOKE: &str = "\
 
 pub(super) const STATEMENTS: &[Statement] = &[
     HOLD,
+    Statement::same(USE),
     LOCK,
     Statement::same(LIST),
     Statement::same(INSERT),
@@ -75,6 +75,10 @@ pub struct StoredGeneration {
     pub admitted_at: OffsetDateTime,
     /// Since when nothing is sealed under it any more; `None` = values may be.
     pub closed_at: Option<OffsetDateTime>,
+    /// A sweep found nothing under it, and nobody wrote under it since.
+    pub is_empty: bool,
+    /// What the last count found under it, and when; `None` = nobody has counted.
+    pub counted: Option<(SealedCount, OffsetDateTime)>,
 }
 
 /// Who leads the masters, and every generation they handed out.
@@ -119,7 +123,7 @@ pub enum CloseOutcome {
     Unknown,
     /// Another master leads than the one that wants it.
     LedByAnother,
-    /// Values are sealed under it: undo this transaction.
+    /// Values are sealed under it, which is noted once this transaction is committed.
     InUse {
         /// Rows of configuration_revisions.
         revisions: u64,
@@ -210,14 +214,18 @@ impl Transaction {
         let rows =
             sqlx::query(statement).bind(i64::from(generation)).fetch_all(self.connection()).await?;
         if rows.is_empty() {
-            return Err(StorageError::GenerationClosed(generation));
+            let used =
+                sqlx::query(USE).bind(i64::from(generation)).execute(self.connection()).await?;
+            if used.rows_affected() == 0 {
+                return Err(StorageError::GenerationClosed(generation));
+            }
         }
         self.note_held_generation(generation);
         Ok(())
     }
 
     /// Closes a generation, after waiting for every transaction that holds it and counting what is
-    /// sealed under it. With `InUse` nothing was written.
+    /// sealed under it, whatever a sweep found before. With `InUse` no sweep calls it empty any more.
     ///
     /// # Errors
     /// `Unavailable`, also when a transaction holds it for too long; `Corrupt`.
@@ -236,12 +244,14 @@ impl Transaction {
         let rows =
             sqlx::query(statement).bind(i64::from(generation)).fetch_all(self.connection()).await?;
         let Some(row) = rows.first() else { return Ok(CloseOutcome::Unknown) };
-        if parse(row)?.closed_at.is_some() {
+        if Columns::of(TABLE, row).optional_time("closed_at")?.is_some() {
             return Ok(CloseOutcome::WasClosed);
         }
         // A statement of its own: it sees what those wrote who were waited for.
         let (revisions, credentials) = self.count_sealed_under(generation).await?;
+        self.begins_to_write();
         if revisions + credentials > 0 {
+            self.note_in_use(generation).await?;
             return Ok(CloseOutcome::InUse { revisions, credentials });
         }
         sqlx::query(CLOSE)
@@ -348,10 +358,20 @@ async fn revocations(connection: &mut AnyConnection) -> Result<Revocations, Stor
 fn parse(row: &AnyRow) -> Result<StoredGeneration, StorageError> {
     let number: u32 = Columns::of(TABLE, row).number("generation")?;
     let columns = Columns::named(TABLE, row, number.to_string());
+    let counted = match columns.optional_time("counted_at")? {
+        None => None,
+        Some(at) => {
+            let revisions = columns.number("revisions")?;
+            let credentials = columns.number("credentials")?;
+            Some((SealedCount { generation: number, revisions, credentials }, at))
+        }
+    };
     Ok(StoredGeneration {
         number,
         fingerprint: columns.text("fingerprint")?,
         admitted_at: columns.time("admitted_at")?,
         closed_at: columns.optional_time("closed_at")?,
+        is_empty: columns.optional_text("sweep")?.is_some_and(|sweep| sweep == "empty"),
+        counted,
     })
 }

@@ -35,6 +35,7 @@ const STEPS: &[Step] = &[
     step!(4, "change of mapping", "0004_change_of_mapping.sql"),
     step!(5, "audit batches", "0005_audit_batches.sql"),
     step!(6, "revisions by generation", "0006_revisions_by_generation.sql"),
+    step!(7, "sweeps", "0007_sweeps.sql"),
 ];
 
 impl Storage {

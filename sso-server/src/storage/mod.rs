@@ -27,6 +27,7 @@ mod rows;
 mod sealed_rows;
 mod server_settings;
 mod servers;
+mod sweeps;
 mod system;
 mod tickets;
 mod transaction;
@@ -57,10 +58,8 @@ pub use dialect::Dialect;
 pub use error::StorageError;
 pub use generations::{Admission, CloseOutcome, KnownGenerations, StoredGeneration};
 pub use mappings::{MappingFilter, SealedCredentials, StoredMapping};
-pub use sealed_rows::{
-    OtherGenerations, ResealedRow, RowKey, SealedCount, SealedOwner, SealedRow, SealedRows,
-    SealedTable,
-};
+pub use sealed_rows::{ResealedRow, RowKey, SealedOwner, SealedRow, SealedRows, SealedTable};
+pub use sweeps::{OtherGenerations, SealedCount};
 pub use system::SystemRecord;
 pub use transaction::Transaction;
 
@@ -167,6 +166,7 @@ impl Storage {
             sealed_rows::STATEMENTS,
             server_settings::STATEMENTS,
             servers::STATEMENTS,
+            sweeps::STATEMENTS,
             system::STATEMENTS,
             tickets::STATEMENTS,
             work_leases::STATEMENTS,

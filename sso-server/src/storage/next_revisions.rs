@@ -88,7 +88,7 @@ const SQLITE: [(&[&str], &str); 6] = [
          FROM new CROSS JOIN configurations c ON c.id = new.id \
          WHERE c.revision = new.revision - 1 AND c.deleted_revision <> c.revision \
          AND EXISTS (SELECT 1 FROM generations g \
-         WHERE g.generation = new.generation AND g.closed_at IS NULL) \
+         WHERE g.generation = new.generation AND g.closed_at IS NULL AND g.sweep IS NULL) \
          AND EXISTS (SELECT 1 FROM applications a \
          WHERE a.id = new.application_id AND a.updated_at = new.application_updated_at)",
     ),
@@ -134,11 +134,11 @@ const SQLITE: [(&[&str], &str); 6] = [
 const RECORDED: &str = "CROSS JOIN audit ON audit.at = new.record_at AND audit.id = new.record_id";
 
 /// The generations are held to the end of the statement, as [`super::Transaction::hold_generation`] does to
-/// the end of a transaction. A generation that somebody is closing, and a head that another holds, are passed
-/// over, so that nothing is waited for that could end what was checked before.
+/// the end of a transaction. A generation that somebody is closing or that has the mark of a sweep, and a head
+/// that another holds, are passed over, so that nothing is waited for that could end what was checked before.
 const POSTGRES: &str = "\
     open AS MATERIALIZED (SELECT generation FROM generations \
-    WHERE generation IN (SELECT generation FROM new) AND closed_at IS NULL \
+    WHERE generation IN (SELECT generation FROM new) AND closed_at IS NULL AND sweep IS NULL \
     ORDER BY generation FOR SHARE SKIP LOCKED), \
     mine AS MATERIALIZED (SELECT c.id FROM new JOIN configurations c \
     ON c.id = new.id AND c.revision = new.revision - 1 AND c.deleted_revision <> c.revision \
@@ -315,7 +315,7 @@ impl Storage {
     /// Writes the revision that follows the newest one, which is not a deletion, with its audit record
     /// and its news; the oldest ones are dropped. The number of its news; `None`, and nothing is written,
     /// when it is not the newest any more, another is writing it, its application was changed since it was
-    /// read, or the generation is closed: a transaction finds out which. Those that come together are one
+    /// read, or the generation is closed or has the mark of a sweep: a transaction finds out which. Those that come together are one
     /// statement.
     ///
     /// # Errors

@@ -1,31 +1,16 @@
-//! Sealed values wherever they stand: counted by generation, read in the order of their keys, and
-//! replaced by the same values sealed anew.
+//! Sealed values wherever they stand: read in the order of their keys, and replaced by the same values sealed
+//! anew.
 
 use std::fmt::Write as _;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use sqlx::{AnyConnection, AssertSqlSafe, SqlSafeStr as _, any::AnyRow};
+use sqlx::{AssertSqlSafe, SqlSafeStr as _, any::AnyRow};
 
 use super::{Dialect, Storage, StorageError, Transaction, dialect::Statement, rows::Columns};
 use crate::model::{
     Account, ApplicationId, ApplicationType, ConfigurationId, ExternalUser, Identifier, MappingId,
     Revision,
 };
-
-const COUNT_REVISIONS: &str = "\
-    SELECT generation, COUNT(*) AS many FROM configuration_revisions GROUP BY generation";
-const COUNT_CREDENTIALS: &str = "\
-    SELECT generation, COUNT(*) AS many FROM mappings WHERE generation IS NOT NULL \
-    GROUP BY generation";
-const REVISIONS_UNDER: &str =
-    "SELECT COUNT(*) AS many FROM configuration_revisions WHERE generation = $1";
-const CREDENTIALS_UNDER: &str = "SELECT COUNT(*) AS many FROM mappings WHERE generation = $1";
-/// Of least and greatest both databases look at the ends of an index alone.
-const GENERATIONS_FROM_TO: &str = "\
-    SELECT MIN(least) AS least, MAX(greatest) AS greatest FROM (\
-    SELECT (SELECT MIN(generation) FROM configuration_revisions) AS least, \
-    (SELECT MAX(generation) FROM configuration_revisions) AS greatest UNION ALL \
-    SELECT (SELECT MIN(generation) FROM mappings), (SELECT MAX(generation) FROM mappings)) AS tables";
 
 macro_rules! revisions {
     ($which:literal, $limit:literal) => {
@@ -108,11 +93,6 @@ const MARK: usize = 64;
 const STATEMENT: usize = 32 * 1024 * 1024;
 
 pub(super) const STATEMENTS: &[Statement] = &[
-    Statement::same(COUNT_REVISIONS),
-    Statement::same(COUNT_CREDENTIALS),
-    Statement::same(REVISIONS_UNDER),
-    Statement::same(CREDENTIALS_UNDER),
-    Statement::same(GENERATIONS_FROM_TO),
     Statement::same(ALL_REVISIONS),
     REVISIONS_OF,
     Statement::same(ALL_CREDENTIALS),
@@ -149,34 +129,6 @@ impl SealedTable {
             Self::Credentials => "mappings",
         }
     }
-}
-
-/// How many values are sealed under one generation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SealedCount {
-    /// The generation.
-    pub generation: u32,
-    /// Revisions of configurations.
-    pub revisions: u64,
-    /// Credentials of mappings.
-    pub credentials: u64,
-}
-
-impl SealedCount {
-    /// Both together.
-    #[must_use]
-    pub fn rows(&self) -> u64 {
-        self.revisions.saturating_add(self.credentials)
-    }
-}
-
-/// Whether values are sealed under generations other than one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OtherGenerations {
-    /// With a lower number.
-    pub lower: bool,
-    /// With a higher number.
-    pub higher: bool,
 }
 
 /// The key of a row, by which rows are gone through in order.
@@ -255,51 +207,6 @@ pub struct ResealedRow {
 }
 
 impl Storage {
-    /// How many values are sealed under each generation, by number.
-    ///
-    /// # Errors
-    /// `Unavailable`, `Corrupt`.
-    pub async fn count_sealed_rows(&self) -> Result<Vec<SealedCount>, StorageError> {
-        let mut counts = std::collections::BTreeMap::new();
-        let mut connection = self.reader().await?;
-        for table in SealedTable::ALL {
-            let statement = match table {
-                SealedTable::Revisions => COUNT_REVISIONS,
-                SealedTable::Credentials => COUNT_CREDENTIALS,
-            };
-            for row in sqlx::query(statement).fetch_all(&mut *connection).await? {
-                let columns = Columns::of(table.as_str(), &row);
-                let generation = columns.number("generation")?;
-                let none = SealedCount { generation, revisions: 0, credentials: 0 };
-                let count = counts.entry(generation).or_insert(none);
-                match table {
-                    SealedTable::Revisions => count.revisions = columns.number("many")?,
-                    SealedTable::Credentials => count.credentials = columns.number("many")?,
-                }
-            }
-        }
-        Ok(counts.into_values().collect())
-    }
-
-    /// Whether anything is sealed under generations other than this one.
-    ///
-    /// # Errors
-    /// `Unavailable`, `Corrupt`.
-    pub async fn sealed_under_others(
-        &self,
-        generation: u32,
-    ) -> Result<OtherGenerations, StorageError> {
-        let rows = sqlx::query(GENERATIONS_FROM_TO).fetch_all(&mut *self.reader().await?).await?;
-        let Some(row) = rows.first() else { return Ok(OtherGenerations::default()) };
-        let columns = Columns::of("generations", row);
-        let least = columns.optional_number::<u32>("least")?;
-        let greatest = columns.optional_number::<u32>("greatest")?;
-        Ok(OtherGenerations {
-            lower: least.is_some_and(|least| least < generation),
-            higher: greatest.is_some_and(|greatest| greatest > generation),
-        })
-    }
-
     /// Sealed values behind a key, of one generation or of all; damaged rows are named, and hide none
     /// behind them.
     ///
@@ -396,24 +303,6 @@ impl Transaction {
         }
         Ok(replaced)
     }
-
-    /// How many revisions and how many credentials are sealed under this generation.
-    pub(super) async fn count_sealed_under(
-        &mut self,
-        generation: u32,
-    ) -> Result<(u64, u64), StorageError> {
-        let revisions = count(self.connection(), REVISIONS_UNDER, generation).await?;
-        Ok((revisions, count(self.connection(), CREDENTIALS_UNDER, generation).await?))
-    }
-}
-
-async fn count(
-    connection: &mut AnyConnection,
-    statement: &'static str,
-    generation: u32,
-) -> Result<u64, StorageError> {
-    let rows = sqlx::query(statement).bind(i64::from(generation)).fetch_all(connection).await?;
-    rows.first().map_or(Ok(0), |row| Columns::of("generations", row).number("many"))
 }
 
 /// The rows in portions that one statement takes.
@@ -553,15 +442,10 @@ mod tests {
         let sizes: Vec<_> = portions(&rows).map(<[_]>::len).collect();
         assert_eq!(sizes, [2, 1, 2]);
     }
-
     #[tokio::test]
-    async fn generations_and_their_rows_are_found_without_going_through_all() {
+    async fn rows_of_a_generation_are_found_in_the_order_of_their_keys() {
         let folder = tempfile::tempdir().unwrap();
         let storage = plans::storage(folder.path()).await;
-        let plan = plans::plan(&storage, GENERATIONS_FROM_TO).await;
-        for table in SealedTable::ALL {
-            assert!(!plan.contains(&format!("SCAN {}", table.as_str())), "{plan}");
-        }
         for (statement, key) in [
             (REVISIONS_OF.sqlite, "(configuration_id,revision)>(?,?)"),
             (CREDENTIALS_OF, "(generation=? AND id>?)"),

@@ -114,6 +114,11 @@ impl Transaction {
         }
     }
 
+    /// Nothing was written so far, and how long that took is nothing to anybody.
+    pub(super) fn begins_to_write(&mut self) {
+        self.begun = self.clock.instant();
+    }
+
     pub(super) fn held_generation(&self) -> Option<u32> {
         self.held_generation
     }

@@ -12,6 +12,7 @@ mod principals;
 mod schema;
 mod sealed_rows;
 mod server_settings;
+mod sweeps;
 mod system;
 mod tickets;
 mod whole;

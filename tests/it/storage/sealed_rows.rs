@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use sso_server::{
     model::{Application, ApplicationType, MappingKey},
     storage::{
-        OtherGenerations, ResealedRow, RowKey, SealedCount, SealedCredentials, SealedOwner,
-        SealedRow, SealedTable, Storage, StorageError,
+        ResealedRow, RowKey, SealedCount, SealedCredentials, SealedOwner, SealedRow, SealedTable,
+        Storage, StorageError,
     },
 };
 
@@ -190,27 +190,6 @@ async fn a_row_that_another_transaction_holds_is_passed_over() {
         assert_eq!(reseal(storage, SealedTable::Credentials, 2, &rows).await, Ok(2));
         holder.rollback().await.unwrap();
         assert_eq!(reseal(storage, SealedTable::Credentials, 2, &rows).await, Ok(1));
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn other_generations_are_seen_on_both_sides() {
-    on_each(async |scene| {
-        let storage = &scene.storage;
-        let none = OtherGenerations::default();
-        assert_eq!(storage.sealed_under_others(1).await.unwrap(), none);
-        filled(scene, 1).await;
-        assert_eq!(storage.sealed_under_others(1).await.unwrap(), none);
-        let lower = OtherGenerations { lower: true, higher: false };
-        assert_eq!(storage.sealed_under_others(2).await.unwrap(), lower);
-        scene.sql("UPDATE mappings SET generation = 3 WHERE generation = 1").await;
-        let both = OtherGenerations { lower: true, higher: true };
-        assert_eq!(storage.sealed_under_others(2).await.unwrap(), both);
-        let higher = OtherGenerations { lower: false, higher: true };
-        assert_eq!(storage.sealed_under_others(1).await.unwrap(), higher);
-        scene.sql("UPDATE configuration_revisions SET generation = 5").await;
-        assert_eq!(storage.sealed_under_others(4).await.unwrap(), both);
     })
     .await;
 }
