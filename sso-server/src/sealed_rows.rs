@@ -273,7 +273,7 @@ fn open(keys: &Resealing, rows: Vec<SealedRow>) -> (u64, Vec<(String, String)>) 
     for row in rows {
         match keys.check(&row.owner, &row.sealed) {
             Ok(()) => opened += 1,
-            Err(why) => failed.push((row.name, why)),
+            Err(why) => failed.push((row.name(), why)),
         }
     }
     (opened, failed)

@@ -40,10 +40,39 @@ pub struct BagPlace {
     table: &'static str,
     row: Vec<u8>,
     application: ApplicationId,
-    /// For a person.
-    shown: String,
+    whose: BagOf,
+}
+
+/// Whose it is, for a person.
+#[derive(Clone, Copy, Debug)]
+enum BagOf {
+    Configuration(ConfigurationId, Revision),
+    Mapping(MappingId),
+}
+
+impl BagOf {
     /// What to do when it does not open.
-    remedy: &'static str,
+    fn remedy(self) -> &'static str {
+        match self {
+            Self::Configuration(..) => {
+                "restore this row from a backup of the database or roll back"
+            }
+            Self::Mapping(_) => {
+                "set the credentials again, or restore this row from a backup of the database"
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for BagOf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Configuration(configuration, revision) => {
+                write!(f, "configuration {configuration} revision {revision}")
+            }
+            Self::Mapping(mapping) => write!(f, "the credentials of mapping {mapping}"),
+        }
+    }
 }
 
 impl BagPlace {
@@ -59,8 +88,7 @@ impl BagPlace {
             table: "configuration_revisions",
             row: configuration.row(revision, identifier),
             application,
-            shown: format!("configuration {configuration} revision {revision}"),
-            remedy: "restore this row from a backup of the database or roll back",
+            whose: BagOf::Configuration(configuration, revision),
         }
     }
 
@@ -76,8 +104,7 @@ impl BagPlace {
             table: "mappings",
             row: mapping.row(account, external_user),
             application,
-            shown: format!("the credentials of mapping {mapping}"),
-            remedy: "set the credentials again, or restore this row from a backup of the database",
+            whose: BagOf::Mapping(mapping),
         }
     }
 
@@ -148,7 +175,7 @@ impl Vault {
         let keys = self.master.keys_for_read()?;
         let opened = keys.open(&place.of(), sealed).map_err(|error| place.damaged(&error))?;
         Bag::decode(&opened).ok_or_else(|| {
-            let message = format!("{} opens to no bag of values", place.shown);
+            let message = format!("{place} opens to no bag of values");
             Error::new(Reason::SealedValueDamaged, message)
         })
     }
@@ -287,7 +314,7 @@ fn not_authentic(why: &str) -> Error {
 
 impl std::fmt::Display for BagPlace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.shown)
+        self.whose.fmt(f)
     }
 }
 
@@ -306,8 +333,11 @@ impl BagPlace {
             OpenError::UnknownGeneration { .. } => Reason::GenerationMissing,
             OpenError::Malformed(_) | OpenError::NotAuthentic { .. } => Reason::SealedValueDamaged,
         };
-        tracing::error!(%error, place = self.shown, "a stored value does not open");
-        Error::new(reason, format!("{} does not open: {error}; {}", self.shown, self.remedy))
+        tracing::error!(%error, place = %self.whose, "a stored value does not open");
+        Error::new(
+            reason,
+            format!("{} does not open: {error}; {}", self.whose, self.whose.remedy()),
+        )
     }
 }
 

@@ -30,10 +30,7 @@ impl ConfigurationId {
     /// canonical identifier, so that configurations cannot trade their names.
     #[must_use]
     pub fn row(&self, revision: Revision, identifier: &Identifier) -> Vec<u8> {
-        let mut row = self.0.as_bytes().to_vec();
-        row.extend_from_slice(&revision.0.to_be_bytes());
-        row.extend_from_slice(identifier.key().as_bytes());
-        row
+        [&self.0.as_bytes()[..], &revision.0.to_be_bytes(), identifier.key().as_bytes()].concat()
     }
 }
 

@@ -25,11 +25,8 @@ impl MappingId {
     #[must_use]
     pub fn row(&self, account: Option<&Account>, external_user: &ExternalUser) -> Vec<u8> {
         let account = account.map_or(&[][..], |account| account.key().as_bytes());
-        let mut row = self.0.as_bytes().to_vec();
-        row.extend_from_slice(&u32::try_from(account.len()).unwrap_or(u32::MAX).to_be_bytes());
-        row.extend_from_slice(account);
-        row.extend_from_slice(external_user.key().as_bytes());
-        row
+        let length = u32::try_from(account.len()).unwrap_or(u32::MAX).to_be_bytes();
+        [&self.0.as_bytes()[..], &length, account, external_user.key().as_bytes()].concat()
     }
 }
 

@@ -147,7 +147,7 @@ fn seal(keys: &Resealing, rows: Vec<SealedRow>) -> (Vec<ResealedRow>, Vec<(Strin
     for row in rows {
         match keys.reseal(&row.owner, &row.sealed) {
             Ok(after) => resealed.push(ResealedRow { key: row.key, before: row.sealed, after }),
-            Err(why) => failed.push((row.name, why)),
+            Err(why) => failed.push((row.name(), why)),
         }
     }
     (resealed, failed)

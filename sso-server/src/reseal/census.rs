@@ -16,8 +16,8 @@ use crate::{
 const FRESH: Duration = Duration::from_secs(10);
 /// How old a count may get before somebody counts again though nothing is to be done.
 const STALE: time::Duration = time::Duration::DAY;
-/// A count may take this share of the time at most while others wait for what it finds.
-const SHARE: u32 = 20;
+/// A count may take one part in so many of the time at most while values are sealed again.
+const SHARE: u32 = 100;
 /// Between two attempts to close a generation.
 const CLOSING: Duration = Duration::from_secs(1);
 /// Between two tellings, when nothing but progress is new.
@@ -130,8 +130,7 @@ impl Census {
         &self.counts
     }
 
-    /// The last count of this server is older than this, and than counting for the share of the time that is
-    /// its own.
+    /// The last count of this server is older than this, and so old that another one is worth its time.
     pub(super) fn counted_before(&self, age: Duration) -> bool {
         self.is_older(self.counted_at, age.max(self.count_took * SHARE))
     }

@@ -144,6 +144,11 @@ impl Resealer {
                 () = stop.cancelled() => break,
                 pause = self.step() => pause,
             };
+            if pause.is_zero() {
+                // The shortest sleep is a millisecond.
+                tokio::task::yield_now().await;
+                continue;
+            }
             tokio::select! {
                 () = stop.cancelled() => break,
                 Ok(()) = self.orders.changed() => self.orders.mark_changed(),

@@ -3,7 +3,6 @@
 
 use std::fmt::Write as _;
 
-use base64::prelude::{BASE64_STANDARD, Engine as _};
 use sqlx::{AssertSqlSafe, SqlSafeStr as _, any::AnyRow};
 
 use super::{Dialect, Storage, StorageError, Transaction, dialect::Statement, rows::Columns};
@@ -50,9 +49,9 @@ const REVISIONS_OF: Statement = Statement {
 const ALL_CREDENTIALS: &str = credentials!("id > $1 AND sealed IS NOT NULL", "$2");
 const CREDENTIALS_OF: &str = credentials!("generation = $3 AND id > $1", "$2");
 
-/// Replaces any number of values in PostgreSQL: keys, marks of the values before and values come as lists
-/// in one text each, so that the statement is prepared once. Rows that others hold are passed over: it
-/// would else wait for them in an order of its own.
+/// Replaces any number of values in PostgreSQL: keys and places come as lists in one text each, marks of the
+/// values before and values as one run of bytes, so that the statement is prepared once. Rows that others hold
+/// are passed over: it would else wait for them in an order of its own.
 macro_rules! replace_lists {
     ($table:literal, $keys:literal, $lists:literal, $names:literal, $found:literal, $same:literal) => {
         concat!(
@@ -60,16 +59,17 @@ macro_rules! replace_lists {
             $table,
             " SET sealed = s.fresh, generation = $1 FROM (SELECT ",
             $keys,
-            ", decode(v.fresh, 'base64') AS fresh FROM unnest(string_to_array($2, ','), ",
-            "string_to_array($3, ','), string_to_array($4, ',')",
+            ", substring(CAST($3 AS BYTEA) FROM v.place + v.mark FOR v.size) AS fresh ",
+            "FROM unnest(string_to_array($2, ','), CAST(string_to_array($4, ',') AS INTEGER[]), ",
+            "CAST(string_to_array($5, ',') AS INTEGER[]), CAST(string_to_array($6, ',') AS INTEGER[])",
             $lists,
-            ") AS v (id, stale, fresh",
+            ") AS v (id, place, mark, size",
             $names,
             ") JOIN ",
             $table,
             " k ON ",
             $found,
-            " WHERE substring(k.sealed FROM 1 FOR 64) = decode(v.stale, 'base64') ",
+            " WHERE substring(k.sealed FROM 1 FOR 64) = substring(CAST($3 AS BYTEA) FROM v.place FOR v.mark) ",
             "FOR NO KEY UPDATE OF k SKIP LOCKED) AS s WHERE ",
             $same
         )
@@ -78,7 +78,7 @@ macro_rules! replace_lists {
 const REPLACE_REVISIONS: &str = replace_lists!(
     "configuration_revisions",
     "k.configuration_id, k.revision",
-    ", CAST(string_to_array($5, ',') AS BIGINT[])",
+    ", CAST(string_to_array($7, ',') AS BIGINT[])",
     ", revision",
     "k.configuration_id = v.id AND k.revision = v.revision",
     "configuration_revisions.configuration_id = s.configuration_id \
@@ -86,6 +86,9 @@ const REPLACE_REVISIONS: &str = replace_lists!(
 );
 const REPLACE_CREDENTIALS: &str =
     replace_lists!("mappings", "k.id", "", "", "k.id = v.id", "mappings.id = s.id");
+/// Who seals again waits for no disk: a row that a crash of PostgreSQL takes back is sealed again once more. What
+/// is noted or closed because nothing is left is waited for, and all that was committed before lasts with it.
+const NEED_NOT_LAST: &str = "SET LOCAL synchronous_commit = off";
 /// So much of a sealed value tells it from every other one: the random bits that it is sealed with are
 /// in its first 40 bytes.
 const MARK: usize = 64;
@@ -169,6 +172,17 @@ pub enum SealedOwner {
     },
 }
 
+impl SealedOwner {
+    /// Where it stands.
+    #[must_use]
+    pub fn table(&self) -> SealedTable {
+        match self {
+            Self::Revision { .. } => SealedTable::Revisions,
+            Self::Mapping { .. } => SealedTable::Credentials,
+        }
+    }
+}
+
 /// A sealed value with what it is sealed to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SealedRow {
@@ -176,12 +190,24 @@ pub struct SealedRow {
     pub key: RowKey,
     /// What it belongs to.
     pub owner: SealedOwner,
-    /// For a person.
-    pub name: String,
+    /// The name of its application.
+    pub application: String,
     /// The generation that the row says it is sealed under.
     pub generation: u32,
     /// The sealed bytes.
     pub sealed: Vec<u8>,
+}
+
+impl SealedRow {
+    /// For a person.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let part = match &self.owner {
+            SealedOwner::Revision { identifier, .. } => identifier.as_str(),
+            SealedOwner::Mapping { account, .. } => account.as_str(),
+        };
+        name(self.owner.table(), &self.key, &self.application, part)
+    }
 }
 
 /// Rows in the order of their keys.
@@ -283,21 +309,19 @@ impl Transaction {
             }
             return Ok(query.execute(self.connection()).await?.rows_affected());
         }
+        sqlx::raw_sql(NEED_NOT_LAST).execute(self.connection()).await?;
         let mut replaced = 0;
         for rows in portions(rows) {
+            let lists = Lists::of(rows);
             let mut query = sqlx::query(replace_lists(table))
                 .bind(i64::from(generation))
-                .bind(joined(rows, |row, list| list.push_str(&row.key.id)))
-                .bind(joined(rows, |row, list| {
-                    let mark = row.before.get(..MARK).unwrap_or(&row.before);
-                    BASE64_STANDARD.encode_string(mark, list);
-                }))
-                .bind(joined(rows, |row, list| BASE64_STANDARD.encode_string(&row.after, list)));
+                .bind(lists.ids)
+                .bind(lists.bytes)
+                .bind(lists.places)
+                .bind(lists.marks)
+                .bind(lists.sizes);
             if table == SealedTable::Revisions {
-                query = query.bind(joined(rows, |row, list| {
-                    // Writing to a String cannot fail.
-                    let _ = write!(list, "{}", row.key.revision);
-                }));
+                query = query.bind(lists.revisions);
             }
             replaced += query.execute(self.connection()).await?.rows_affected();
         }
@@ -318,16 +342,42 @@ fn portions(rows: &[ResealedRow]) -> impl Iterator<Item = &[ResealedRow]> {
     })
 }
 
-/// What is written of each row, with commas between.
-fn joined(rows: &[ResealedRow], write: impl Fn(&ResealedRow, &mut String)) -> String {
-    let mut list = String::new();
-    for (at, row) in rows.iter().enumerate() {
-        if at > 0 {
-            list.push(',');
+/// Rows as [`replace_lists`] takes them.
+#[derive(Default)]
+struct Lists {
+    ids: String,
+    revisions: String,
+    /// Of each row the mark of the value before and the value.
+    bytes: Vec<u8>,
+    /// Where those begin, from 1, and how long they are.
+    places: String,
+    marks: String,
+    sizes: String,
+}
+
+impl Lists {
+    fn of(rows: &[ResealedRow]) -> Self {
+        let bytes = rows.iter().map(|row| MARK + row.after.len()).sum();
+        let mut lists = Self { bytes: Vec::with_capacity(bytes), ..Self::default() };
+        for row in rows {
+            let mark = row.before.get(..MARK).unwrap_or(&row.before);
+            add(&mut lists.ids, &row.key.id);
+            add(&mut lists.revisions, row.key.revision);
+            add(&mut lists.places, lists.bytes.len() + 1);
+            add(&mut lists.marks, mark.len());
+            add(&mut lists.sizes, row.after.len());
+            lists.bytes.extend_from_slice(mark);
+            lists.bytes.extend_from_slice(&row.after);
         }
-        write(row, &mut list);
+        lists
     }
-    list
+}
+
+/// Adds to a list with commas.
+fn add(list: &mut String, what: impl std::fmt::Display) {
+    let comma = if list.is_empty() { "" } else { "," };
+    // Writing to a String cannot fail.
+    let _ = write!(list, "{comma}{what}");
 }
 
 fn replace_lists(table: SealedTable) -> &'static str {
@@ -376,17 +426,28 @@ fn key(table: SealedTable, row: &AnyRow) -> Result<RowKey, StorageError> {
 }
 
 fn sealed_row(table: SealedTable, row: &AnyRow, key: &RowKey) -> Result<SealedRow, StorageError> {
-    let shown = |name: &str, part: &str| match table {
-        SealedTable::Revisions => format!("configuration {name}/{part} revision {}", key.revision),
-        SealedTable::Credentials => format!("mapping {name}/{part}"),
-    };
-    let by_id = Columns::named(table.as_str(), row, shown("?", &key.id));
-    let part = match table {
-        SealedTable::Revisions => by_id.text("identifier")?,
-        SealedTable::Credentials => by_id.text("account")?,
-    };
-    let name = shown(&by_id.text("name")?, &part);
-    let columns = Columns::named(table.as_str(), row, name.clone());
+    let columns = Columns::of(table.as_str(), row);
+    read(table, &columns, key).map_err(|error| match error {
+        StorageError::Corrupt { table: of, what, .. } => {
+            let part = match table {
+                SealedTable::Revisions => columns.text("identifier"),
+                SealedTable::Credentials => columns.text("account"),
+            };
+            let row = match (columns.text("name"), part) {
+                (Ok(application), Ok(part)) => name(table, key, &application, &part),
+                _ => name(table, key, "?", &key.id),
+            };
+            StorageError::Corrupt { table: of, row, what }
+        }
+        other => other,
+    })
+}
+
+fn read(
+    table: SealedTable,
+    columns: &Columns<'_>,
+    key: &RowKey,
+) -> Result<SealedRow, StorageError> {
     let application = ApplicationId(columns.uuid("application_id")?);
     let owner = match table {
         SealedTable::Revisions => SealedOwner::Revision {
@@ -407,10 +468,20 @@ fn sealed_row(table: SealedTable, row: &AnyRow, key: &RowKey) -> Result<SealedRo
     Ok(SealedRow {
         key: key.clone(),
         owner,
-        name,
+        application: columns.text("name")?,
         generation: columns.number("generation")?,
         sealed: columns.bytes("sealed")?,
     })
+}
+
+/// A row for a person: the name of its application, and which one of that.
+fn name(table: SealedTable, key: &RowKey, application: &str, part: &str) -> String {
+    match table {
+        SealedTable::Revisions => {
+            format!("configuration {application}/{part} revision {}", key.revision)
+        }
+        SealedTable::Credentials => format!("mapping {application}/{part}"),
+    }
 }
 
 #[cfg(test)]

@@ -128,9 +128,9 @@ impl Scene {
     async fn check(&self, generation: u32) {
         let ring = ring(&[generation]);
         for row in self.rows().await {
-            assert_eq!(row.generation, generation, "{}", row.name);
+            assert_eq!(row.generation, generation, "{}", row.name());
             let opened = open(&ring, &row).unwrap();
-            assert_eq!(opened, bag(&value_of(&row.owner)), "{}", row.name);
+            assert_eq!(opened, bag(&value_of(&row.owner)), "{}", row.name());
         }
     }
 

@@ -287,6 +287,48 @@ async fn a_server_that_may_not_work_tells_all_the_same() {
     .await;
 }
 
+/// Where all is under one generation: else somebody is about to count.
+#[tokio::test]
+async fn a_server_that_starts_takes_what_others_counted_for_a_day() {
+    on_each(async |scene| {
+        mappings(scene, "App", ApplicationType::Individual, 5, &ring(&[1])).await;
+        let mut one = Worker::new(scene, "one", 20);
+        one.hand_out(&[1]).step().await;
+        assert_eq!(one.facts().counted_at, Some(NOW));
+        mappings(scene, "Later", ApplicationType::Individual, 2, &ring(&[1])).await;
+        scene.clock.advance(Duration::from_secs(3600));
+        let mut two = Worker::new(scene, "two", 20);
+        two.hand_out(&[1]).step().await;
+        let counted = |facts: DatabaseFacts| (facts.counted_at, facts.generations[0].rows);
+        assert_eq!(counted(two.facts()), (Some(NOW), 5));
+        scene.clock.advance(Duration::from_secs(24 * 3600));
+        two.step().await;
+        let fresh = two.facts().counted_at.unwrap();
+        assert!(fresh > NOW && counted(two.facts()).1 == 7, "{fresh}");
+        one.step().await;
+        assert_eq!(counted(one.facts()), (Some(fresh), 7));
+    })
+    .await;
+}
+
+/// A server that has not heard of the rotation writes on, and what it writes is not forgotten.
+#[tokio::test]
+async fn what_is_written_under_an_old_generation_afterwards_is_sealed_again_too() {
+    on_each(async |scene| {
+        mappings(scene, "App", ApplicationType::Individual, 5, &ring(&[1])).await;
+        let mut worker = Worker::new(scene, "one", 20);
+        worker.hand_out(&[1, 2]).until_done().await;
+        for round in 1..=3 {
+            let name = format!("Late{round}");
+            mappings(scene, &name, ApplicationType::Individual, 3, &ring(&[1])).await;
+            worker.until_done().await;
+            assert_eq!(scene.counts().await, [(2, 5 + 3 * round)]);
+        }
+        scene.check(2).await;
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn the_rate_that_masters_or_settings_allow_is_kept() {
     on_each(async |scene| {
@@ -369,7 +411,7 @@ async fn writers_beside_it_lose_nothing_and_do_not_starve() {
                 assert!(transaction.set_credentials(&stored, &credentials).await.unwrap());
                 transaction.commit().await.unwrap();
                 longest = longest.max(Clock::System.instant() - began);
-                written.push(row.name.clone());
+                written.push(row.name());
             }
             (longest, written)
         });
@@ -386,11 +428,11 @@ async fn writers_beside_it_lose_nothing_and_do_not_starve() {
         let ring = ring(&[2]);
         for row in scene.rows().await {
             let opened = open(&ring, &row).unwrap();
-            let expected = match written.contains(&row.name) {
+            let expected = match written.contains(&row.name()) {
                 true => bag("written meanwhile"),
                 false => bag(&value_of(&row.owner)),
             };
-            assert_eq!(opened, expected, "{}", row.name);
+            assert_eq!(opened, expected, "{}", row.name());
         }
         scene.storage.close().await;
     }

@@ -84,14 +84,14 @@ async fn every_sealed_row_is_counted_and_read_once_with_what_it_is_sealed_to() {
                 let found: Vec<_> = rows.iter().map(|row| &*row.sealed).collect();
                 assert_eq!(found, [b"one", b"two", b"tre"]);
                 let rows = all(storage, SealedTable::Credentials, generation, page).await;
-                let names: BTreeSet<_> = rows.iter().map(|row| row.name.clone()).collect();
+                let names: BTreeSet<_> = rows.iter().map(|row| row.name()).collect();
                 assert_eq!((rows.len(), names.len()), (25, 25), "{page} {generation:?}");
                 assert!(names.contains("mapping Orders/D\\u7"), "{names:?}");
             }
         }
         assert_eq!(all(storage, SealedTable::Credentials, Some(2), 10).await, []);
         let rows = all(storage, SealedTable::Revisions, None, 10).await;
-        assert_eq!(rows[1].name, "configuration Orders/Prod revision 2");
+        assert_eq!(rows[1].name(), "configuration Orders/Prod revision 2");
         let SealedOwner::Revision { application, identifier: of, revision, .. } = &rows[1].owner
         else {
             panic!("{:?}", rows[1]);
