@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use sso_core::{derive::Fingerprint, key_ring::Generation};
 use sso_proto::{Reason, Refusal};
 
-use crate::{custody::Unlocked, house::House, keystore::State};
+use crate::{custody::Unlocked, house::House, keystore::State, roster::Facts};
 
 /// How long somebody who retires a generation waits for the servers to close it.
 const CLOSING: Duration = Duration::from_secs(30);
@@ -230,13 +230,26 @@ pub fn require_closed(
     generation: Generation,
     fingerprint: Fingerprint,
 ) -> Result<(), Refusal> {
-    in_database(house, generation, fingerprint).require_closed(generation)
+    in_database(house, generation, fingerprint).require_closed(generation)?;
+    let rows = rows_told(&house.roster.facts(), generation, fingerprint);
+    if rows == 0 {
+        return Ok(());
+    }
+    let message = format!(
+        "the database has generation {generation} closed, and {rows} rows sealed under it, which were put \
+         there by hand: they are being sealed again; try again when `sso secret status` shows none"
+    );
+    Err(Refusal::new(Reason::GenerationInUse, message))
 }
 
 /// Rows sealed under a generation by the last count; `None` when nobody counted.
 fn rows_under(house: &House, generation: Generation, fingerprint: Fingerprint) -> Option<u64> {
     let facts = house.roster.facts();
     facts.counted_at?;
-    let counted = facts.generations.get(&(generation.number(), fingerprint.to_string()));
-    Some(counted.map_or(0, |it| it.rows))
+    Some(rows_told(&facts, generation, fingerprint))
+}
+
+fn rows_told(facts: &Facts, generation: Generation, fingerprint: Fingerprint) -> u64 {
+    let told = facts.generations.get(&(generation.number(), fingerprint.to_string()));
+    told.map_or(0, |it| it.rows)
 }

@@ -351,6 +351,13 @@ async fn what_the_database_has_not_closed_is_not_destroyed() {
     let refused = not_destroyed(&master, &own).await;
     assert_eq!(refused.reason, Reason::GenerationInUse);
     assert!(refused.message.contains("has generation 40 open"), "{refused}");
+
+    // Put there by hand since it was closed.
+    let restored = GenerationRows { rows: 3, ..closed(RESTORED, &own) };
+    knows(&master, &two, 2, &[rows(1, &first), restored]).await;
+    let refused = not_destroyed(&master, &own).await;
+    assert_eq!(refused.reason, Reason::GenerationInUse);
+    assert!(refused.message.contains("3 rows sealed under it"), "{refused}");
     drop(watching);
     master.close().await;
 }

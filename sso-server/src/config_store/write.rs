@@ -128,6 +128,7 @@ impl ConfigStore {
         if_revision: Option<Revision>,
     ) -> Result<Option<Written>, Error> {
         let Set { call, application, identifier, values, mode } = set;
+        self.storage.require_room_to_write_on()?;
         let since = self.changes.ticks().now();
         let found = self.cache.configuration(application.id, identifier).await?;
         let Some(current) = found else { return Ok(None) };

@@ -73,7 +73,7 @@ pub struct DatabaseFacts {
     pub generations: Vec<KnownGeneration>,
     /// Which servers lost their right to the master secret, as the database remembers.
     pub revocations: Revocations,
-    /// When the rows were counted; `None` = not by this server.
+    /// When the rows were counted; `None` = nobody has.
     pub counted_at: Option<OffsetDateTime>,
     /// Sealing again.
     pub reseal: ResealProgress,

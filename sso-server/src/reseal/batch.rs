@@ -81,6 +81,8 @@ impl Ahead {
 /// What became of a batch.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
+    /// Rows that were looked at, those of other generations too.
+    pub(super) seen: u32,
     /// Rows that were read.
     pub(super) read: u32,
     /// Rows that are sealed anew now.
@@ -105,6 +107,7 @@ pub(super) async fn prepare(
     let found = storage.sealed_rows(table, Some(generation), after.as_ref(), rows).await?;
     let read = found.rows.len().saturating_add(found.damaged.len());
     let mut batch = Batch {
+        seen: found.seen,
         read: u32::try_from(read).unwrap_or(u32::MAX),
         failed: found.damaged,
         next: found.next,

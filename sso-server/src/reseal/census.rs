@@ -14,10 +14,14 @@ use crate::{
 
 /// How old what is told of generations may get.
 const FRESH: Duration = Duration::from_secs(10);
-/// How old a count may get before somebody counts again though nothing is to be done.
-const STALE: time::Duration = time::Duration::DAY;
-/// A count may take one part in so many of the time at most while values are sealed again.
+/// How old a count may get before somebody counts again though nothing is to be done, and finds what was
+/// restored by hand under a generation that nothing is under.
+const STALE: time::Duration = time::Duration::HOUR;
+/// Counts of one server may take one part in so many of its time, while values are sealed again or a generation
+/// is to be closed.
 const SHARE: u32 = 100;
+/// How far the clocks of servers and masters differ at the most.
+const SKEW: time::Duration = time::Duration::MINUTE;
 /// Between two attempts to close a generation.
 const CLOSING: Duration = Duration::from_secs(1);
 /// Between two tellings, when nothing but progress is new.
@@ -40,10 +44,12 @@ pub(super) struct Census {
     count_took: Duration,
     /// Values may be sealed under these.
     in_use: Vec<u32>,
-    /// The active generation, and since when it is that while nobody has counted: who waits for a rotation
-    /// needs a count of after it.
+    /// The generation that was active last.
     active: Option<u32>,
-    uncounted_since: Option<OffsetDateTime>,
+    /// A count of before this is too old: who waits for a rotation needs one of after it.
+    count_after: OffsetDateTime,
+    /// And one of after this, should the clock of the master be ahead.
+    count_again: Option<OffsetDateTime>,
     closed_at: Option<Duration>,
     told_at: Option<Duration>,
 }
@@ -61,26 +67,32 @@ impl Census {
             count_took: Duration::ZERO,
             in_use: Vec::new(),
             active: None,
-            uncounted_since: None,
+            count_after: OffsetDateTime::UNIX_EPOCH,
+            count_again: None,
             closed_at: None,
             told_at: None,
         }
     }
 
     /// Reads what is not fresh any more, counts where nobody did for long, and closes what the masters want
-    /// closed; with `now_please` whatever its age.
+    /// closed; with `now_please` whatever its age. Where this server `may_reseal`, and values are left, whoever
+    /// does that counts.
     pub(super) async fn keep(
         &mut self,
         orders: &Orders,
-        resealing: bool,
+        may_reseal: bool,
         failed_rows: u64,
         now_please: bool,
     ) -> Result<(), Error> {
         if now_please || self.is_older(self.looked_at, FRESH) {
             self.look().await?;
         }
-        if self.wants_a_count(orders.active, resealing) {
-            self.count(orders.active).await?;
+        if let Some(active) = orders.active {
+            self.note_active(active).await?;
+            let left = self.in_use.iter().any(|number| *number < active);
+            if self.is_count_too_old(may_reseal && left) {
+                self.count(active).await?;
+            }
         }
         if orders.closing.is_empty() {
             if !self.facts.close_refusals.is_empty() {
@@ -93,36 +105,47 @@ impl Census {
         Ok(())
     }
 
-    /// Nobody has counted for long, or since another generation became active; where values are left to
-    /// be sealed again, whoever does that counts.
-    fn wants_a_count(&mut self, active: Option<u32>, resealing: bool) -> bool {
+    async fn note_active(&mut self, active: u32) -> Result<(), Error> {
         let now = self.clock.now();
-        let counted_since = |at| self.facts.counted_at.is_some_and(|counted| counted >= at);
-        if self.uncounted_since.is_some_and(counted_since) {
-            self.uncounted_since = None;
+        if self.count_again.is_some_and(|again| again <= now) {
+            self.count_after = now;
+            self.count_again = None;
         }
-        let others = self.in_use.iter().any(|number| Some(*number) != active);
-        if active != self.active {
-            let begins = self.active.is_none();
-            self.active = active;
-            // After a start what others counted is as good as long as all of it is under one generation.
-            if !begins || others {
-                self.uncounted_since = Some(now);
-            }
+        if self.active == Some(active) {
+            return Ok(());
         }
-        let left = active.is_some_and(|active| self.in_use.iter().any(|number| *number < active));
-        !counted_since(now - STALE) || self.uncounted_since.is_some() && !(resealing && left)
+        // After a start what others counted is as good, as long as all of it is under one generation.
+        if self.active.is_some() {
+            self.count_again = Some(now + SKEW);
+        }
+        if self.active.is_some() || self.in_use.iter().any(|number| *number != active) {
+            self.count_after = now;
+        }
+        self.active = Some(active);
+        let known = self.facts.generations.iter().any(|it| it.number == active && !it.closed);
+        if known && !self.in_use.contains(&active) {
+            self.storage.unmark(active).await?;
+        }
+        Ok(())
+    }
+
+    fn is_count_too_old(&self, others_count: bool) -> bool {
+        let now = self.clock.now();
+        // One of a clock that was far ahead says nothing.
+        let counted = self.facts.counted_at.filter(|at| *at <= now + SKEW);
+        counted.is_none_or(|at| at < now - STALE || at < self.count_after && !others_count)
     }
 
     /// Counts every row, and tells.
-    pub(super) async fn count(&mut self, active: Option<u32>) -> Result<(), Error> {
+    pub(super) async fn count(&mut self, active: u32) -> Result<(), Error> {
         let began = self.clock.instant();
-        self.storage.sweep(active, self.clock.now()).await?;
+        let counts = self.storage.sweep(active, self.clock.now()).await?;
         let now = self.clock.instant();
         self.counted_at = Some(now);
-        self.uncounted_since = None;
         self.count_took = now.saturating_sub(began);
-        self.look().await
+        self.look().await?;
+        self.counts = counts;
+        Ok(())
     }
 
     /// What was counted last.
@@ -154,21 +177,21 @@ impl Census {
         self.facts.primary = known.primary;
         self.facts.revocations = known.revocations;
         let open = || known.generations.iter().filter(|generation| generation.closed_at.is_none());
-        self.in_use = open().filter(|it| !it.is_empty).map(|it| it.number).collect();
-        self.counts = open().filter_map(|it| it.counted).map(|(count, _)| count).collect();
+        let all = || known.generations.iter();
+        self.in_use = all().filter(|it| !it.is_empty).map(|it| it.number).collect();
+        self.counts = all().filter_map(|it| it.counted).map(|(count, _)| count).collect();
         self.facts.counted_at = open().filter_map(|it| it.counted).map(|(_, at)| at).min();
         self.facts.generations = known
             .generations
             .iter()
             .map(|generation| {
-                let closed = generation.closed_at.is_some();
                 // Nothing is under those, whatever an older count says.
-                let counted = generation.counted.filter(|_| !closed && !generation.is_empty);
+                let counted = generation.counted.filter(|_| !generation.is_empty);
                 KnownGeneration {
                     number: generation.number,
                     fingerprint: generation.fingerprint.clone(),
                     rows: counted.map_or(0, |(count, _)| count.rows()),
-                    closed,
+                    closed: generation.closed_at.is_some(),
                 }
             })
             .collect();
@@ -180,13 +203,13 @@ impl Census {
         self.closed_at = Some(self.clock.instant());
         let Some(leader) = orders.leader else { return Ok(()) };
         self.look().await?;
-        if orders.closing.iter().any(|number| self.in_use.contains(number))
+        if let Some(active) = orders.active
+            && orders.closing.iter().any(|number| self.in_use.contains(number))
             && self.counted_before(CLOSING)
         {
-            self.count(orders.active).await?;
+            self.count(active).await?;
         }
         let mut refusals = Vec::new();
-        let mut closed = false;
         for &number in &orders.closing {
             let known = self.facts.generations.iter().find(|known| known.number == number);
             if known.is_some_and(|known| known.closed) {
@@ -198,36 +221,15 @@ impl Census {
                 let counted = self.counts.iter().find(|count| count.generation == number);
                 let (revisions, credentials) =
                     counted.map_or((0, 0), |count| (count.revisions, count.credentials));
-                Some(in_use(number, revisions, credentials, failed_rows))
+                Some(still_sealed(number, revisions, credentials, failed_rows))
             } else {
-                match generations::close(&self.storage, &self.clock, number, leader).await {
-                    Ok(CloseOutcome::Closed) => {
-                        tracing::info!(
-                            generation = number,
-                            "a generation was closed: nothing is sealed under it, and nothing can be"
-                        );
-                        closed = true;
-                        None
-                    }
-                    Ok(CloseOutcome::WasClosed) => {
-                        closed = true;
-                        None
-                    }
-                    Ok(CloseOutcome::Unknown) => {
-                        Some(format!("the database has never seen generation {number}"))
-                    }
-                    Ok(CloseOutcome::LedByAnother) => {
-                        Some("another master has been promoted".to_owned())
-                    }
-                    Ok(CloseOutcome::InUse { revisions, credentials }) => {
-                        Some(in_use(number, revisions, credentials, failed_rows))
-                    }
-                    Err(error) => Some(not_now(number, &error)),
-                }
+                let outcome = generations::close(&self.storage, &self.clock, number, leader).await;
+                refusal(number, outcome, failed_rows)
             };
             refusals.extend(refusal.map(|refusal| (number, refusal)));
         }
         let changed = refusals != self.facts.close_refusals;
+        let closed = refusals.len() < orders.closing.len();
         self.facts.close_refusals = refusals;
         if closed {
             self.look().await?;
@@ -243,11 +245,37 @@ impl Census {
     }
 }
 
-fn in_use(number: u32, revisions: u64, credentials: u64, failed_rows: u64) -> String {
+/// Why a generation is not closed; `None` where it is.
+fn refusal(
+    number: u32,
+    outcome: Result<CloseOutcome, StorageError>,
+    failed_rows: u64,
+) -> Option<String> {
+    match outcome {
+        Ok(CloseOutcome::Closed) => {
+            tracing::info!(
+                generation = number,
+                "a generation was closed: nothing is sealed under it, and nothing can be"
+            );
+            None
+        }
+        Ok(CloseOutcome::WasClosed) => None,
+        Ok(CloseOutcome::Unknown) => {
+            Some(format!("the database has never seen generation {number}"))
+        }
+        Ok(CloseOutcome::LedByAnother) => Some("another master has been promoted".to_owned()),
+        Ok(CloseOutcome::InUse { revisions, credentials }) => {
+            Some(still_sealed(number, revisions, credentials, failed_rows))
+        }
+        Err(error) => Some(not_now(number, &error)),
+    }
+}
+
+fn still_sealed(number: u32, revisions: u64, credentials: u64, failed_rows: u64) -> String {
     if revisions + credentials == 0 {
         return format!(
-            "values may have been sealed under generation {number} since they were counted: they are \
-             counted again"
+            "values may have been sealed under generation {number} since they were counted; they are \
+             counted again before long"
         );
     }
     let mut parts = Vec::new();

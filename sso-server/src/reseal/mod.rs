@@ -38,7 +38,7 @@ const WAIT: Duration = Duration::from_secs(1);
 const MOMENT: Duration = Duration::from_millis(100);
 /// How old the counts get while this server works.
 const RECOUNT: Duration = Duration::from_secs(10);
-/// While it waits for rows that do not open, the lease is renewed this often.
+/// While it counts, or waits for rows that do not open, the lease is renewed this often.
 const RENEW: Duration = Duration::from_secs(3);
 /// Pauses before rows that do not open are tried again.
 const FIRST_REST: Duration = Duration::from_secs(30);
@@ -174,9 +174,9 @@ impl Resealer {
     async fn try_step(&mut self) -> Result<Duration, Error> {
         let changed = self.orders.has_changed().unwrap_or(false);
         let orders = self.orders.borrow_and_update().clone();
-        let (resealing, failed) = (self.settings.enabled, self.progress.failed_rows);
-        self.census.keep(&orders, resealing, failed, changed).await?;
-        let Some(active) = orders.active.filter(|_| resealing) else {
+        let (may_reseal, failed) = (self.settings.enabled, self.progress.failed_rows);
+        self.census.keep(&orders, may_reseal, failed, changed).await?;
+        let Some(active) = orders.active.filter(|_| may_reseal) else {
             // The lease ends by itself.
             self.stand_down(WAIT);
             return Ok(WAIT);
@@ -206,7 +206,7 @@ impl Resealer {
     /// Looks whether there is work, and takes it unless another server has it.
     async fn look_for_work(&mut self, active: u32) -> Result<Duration, Error> {
         self.work = Work::Idle(self.clock.instant().saturating_add(LOOK));
-        let others = self.storage.unswept(active).await?;
+        let others = self.storage.others_in_use(active).await?;
         let above = self.overtaken_for_long(active, others.higher);
         if !others.lower && !above {
             return Ok(WAIT);
@@ -218,8 +218,12 @@ impl Resealer {
             return Ok(WAIT);
         };
         transaction.commit().await?;
-        self.census.count(Some(active)).await?;
+        self.count(&lease, active).await?;
         let mut transaction = self.storage.begin().await?;
+        if !lease.renew(&mut transaction, &self.clock).await? {
+            transaction.rollback().await?;
+            return Ok(WAIT);
+        }
         if self.left(active).is_empty() {
             // Nothing was sealed under what was not known to be empty.
             lease.end(&mut transaction).await?;
@@ -246,6 +250,22 @@ impl Resealer {
         Ok(pause)
     }
 
+    /// Counts, and keeps the work meanwhile: whoever has lost it finds that out when it writes.
+    async fn count(&mut self, lease: &Lease, active: u32) -> Result<(), Error> {
+        let (storage, clock) = (&self.storage, &self.clock);
+        let mut counting = std::pin::pin!(self.census.count(active));
+        loop {
+            tokio::select! {
+                counted = &mut counting => return counted,
+                () = tokio::time::sleep(RENEW) => {
+                    let mut transaction = storage.begin().await?;
+                    lease.renew(&mut transaction, clock).await?;
+                    transaction.commit().await?;
+                }
+            }
+        }
+    }
+
     /// Whether values under a higher generation than the active one are there for so long that no
     /// server can be ahead of this one.
     fn overtaken_for_long(&mut self, active: u32, higher: bool) -> bool {
@@ -268,7 +288,7 @@ impl Resealer {
     ) -> Result<Duration, Error> {
         // Kept over a failure of the count.
         self.work = Work::Pass(lease.clone(), Pass::empty(active, rest));
-        self.census.count(Some(active)).await?;
+        self.count(&lease, active).await?;
         Ok(self.go_through(lease, active, rest))
     }
 
@@ -332,16 +352,16 @@ impl Resealer {
             return Ok(WAIT);
         }
         self.progress.waiting_for.clear();
-        let (written, read) = (batch.written, batch.read);
+        let (written, rows) = (batch.written, (batch.seen, batch.read));
         self.progress.rows_done = self.progress.rows_done.saturating_add(written);
         self.progress.rows_left = self.progress.rows_left.saturating_sub(written);
         metrics::counter!("sso_reseal_rows_total").increment(written);
-        let pause = self.pace.wrote(read, batch.took, allowed, now);
+        let pause = self.pace.wrote(rows, batch.took, allowed, now);
         let news = !batch.failed.is_empty();
         pass.take(batch, &mut self.progress);
-        self.work = Work::Pass(lease, pass);
+        self.work = Work::Pass(lease.clone(), pass);
         if self.census.counted_before(RECOUNT) {
-            self.census.count(Some(active)).await?;
+            self.count(&lease, active).await?;
             self.set_left(active);
         }
         self.show(news);
@@ -351,7 +371,7 @@ impl Resealer {
     /// Counts again: the work is done, or rows were passed over, or only those are left that do not open.
     async fn end_pass(&mut self, lease: Lease, pass: Pass) -> Result<Duration, Error> {
         let active = pass.active;
-        self.census.count(Some(active)).await?;
+        self.count(&lease, active).await?;
         self.set_left(active);
         let left = self.progress.rows_left;
         if left == 0 {
@@ -394,7 +414,7 @@ impl Resealer {
             self.work = Work::Rest(lease.clone(), rest);
         }
         if self.census.counted_before(RECOUNT) {
-            self.census.count(Some(rest.active)).await?;
+            self.count(&lease, rest.active).await?;
             self.set_left(rest.active);
             if self.progress.rows_left == 0 {
                 return self.finish(lease, rest.active).await;

@@ -45,10 +45,11 @@ impl Pace {
         if allowed == 0 { self.rows } else { self.rows.min(allowed) }
     }
 
-    /// How long to pause after a transaction with so many rows, which `took` so long until `now`.
+    /// How long to pause after a transaction with so many rows, for which so many were looked at, and which
+    /// `took` so long until `now`.
     pub(super) fn wrote(
         &mut self,
-        rows: u32,
+        (seen, rows): (u32, u32),
         took: Duration,
         allowed: u32,
         now: Duration,
@@ -56,7 +57,7 @@ impl Pace {
         self.done.push_back((now, u64::from(rows)));
         if took > LONGEST_WRITE {
             self.rows = (self.rows / 2).max(LEAST_ROWS).min(self.most);
-        } else if took < LONGEST_WRITE / 2 && rows >= self.rows {
+        } else if took < LONGEST_WRITE / 2 && seen >= self.rows {
             self.rows = self.rows.saturating_mul(2).min(self.most);
         }
         let gap = match self.dialect {
@@ -95,15 +96,15 @@ mod tests {
     fn long_transactions_get_shorter_and_short_ones_longer() {
         let mut pace = Pace::new(Dialect::Postgres, 500);
         for expected in [200, 400, 500, 500] {
-            assert_eq!(pace.wrote(pace.rows(0), QUICK, 0, QUICK), Duration::ZERO);
+            assert_eq!(pace.wrote((pace.rows(0), pace.rows(0)), QUICK, 0, QUICK), Duration::ZERO);
             assert_eq!(pace.rows(0), expected);
         }
         for _ in 0..20 {
-            pace.wrote(pace.rows(0), SLOW, 0, SLOW);
+            pace.wrote((pace.rows(0), pace.rows(0)), SLOW, 0, SLOW);
         }
         assert_eq!(pace.rows(0), LEAST_ROWS);
         // The rest of a table says nothing of how long a full one would take.
-        pace.wrote(3, QUICK, 0, SLOW);
+        pace.wrote((3, 3), QUICK, 0, SLOW);
         assert_eq!(pace.rows(0), LEAST_ROWS);
         assert_eq!(Pace::new(Dialect::Sqlite, 1).rows(0), 1);
     }
@@ -111,9 +112,9 @@ mod tests {
     #[test]
     fn other_writers_of_sqlite_get_a_turn() {
         let mut pace = Pace::new(Dialect::Sqlite, 500);
-        assert_eq!(pace.wrote(100, QUICK, 0, QUICK), GAP);
-        assert_eq!(pace.wrote(100, QUICK * 8, 0, QUICK), QUICK * 4);
-        assert_eq!(pace.wrote(100, SLOW, 0, QUICK), LONGEST_GAP);
+        assert_eq!(pace.wrote((100, 100), QUICK, 0, QUICK), GAP);
+        assert_eq!(pace.wrote((100, 100), QUICK * 8, 0, QUICK), QUICK * 4);
+        assert_eq!(pace.wrote((100, 100), SLOW, 0, QUICK), LONGEST_GAP);
     }
 
     #[test]
@@ -122,7 +123,7 @@ mod tests {
         for allowed in [1, 7, 100, 333] {
             let rows = pace.rows(allowed);
             assert!(rows <= allowed);
-            let pause = pace.wrote(rows, QUICK, allowed, QUICK);
+            let pause = pace.wrote((rows, rows), QUICK, allowed, QUICK);
             assert!(pause <= Duration::from_secs(1), "{pause:?}");
             let second = (pause + QUICK) * allowed / rows;
             assert!(second >= Duration::from_millis(999), "{allowed}: {second:?}");
@@ -134,9 +135,9 @@ mod tests {
         let seconds = Duration::from_secs;
         let mut pace = Pace::new(Dialect::Postgres, 500);
         pace.begin(seconds(100));
-        pace.wrote(500, QUICK, 0, seconds(101));
+        pace.wrote((500, 500), QUICK, 0, seconds(101));
         assert!((pace.rate(seconds(102)) - 250.0).abs() < 0.01);
-        pace.wrote(500, QUICK, 0, seconds(110));
+        pace.wrote((500, 500), QUICK, 0, seconds(110));
         assert!((pace.rate(seconds(111)) - 100.0).abs() < 0.01);
         assert!(pace.rate(seconds(200)) < 0.01);
     }

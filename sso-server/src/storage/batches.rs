@@ -105,6 +105,22 @@ impl Batches {
 }
 
 impl Storage {
+    /// Refuses at once a write that would be refused after the work for it was done.
+    ///
+    /// # Errors
+    /// `Overloaded` while as many [`Storage::write_on`] wait as may.
+    pub fn require_room_to_write_on(&self) -> Result<(), StorageError> {
+        if self.batches.revisions.is_full() { Err(StorageError::Overloaded) } else { Ok(()) }
+    }
+
+    /// The same for [`Storage::redeem_ticket`].
+    ///
+    /// # Errors
+    /// `Overloaded`.
+    pub fn require_room_to_redeem(&self) -> Result<(), StorageError> {
+        if self.batches.redemptions.is_full() { Err(StorageError::Overloaded) } else { Ok(()) }
+    }
+
     /// The application of this name.
     ///
     /// # Errors
@@ -190,16 +206,18 @@ where
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether as many wait as may.
+    fn is_full(&self) -> bool {
+        is_full(&mut self.waiting(), self.most_waiting)
+    }
+
     /// What is there under this key, or became of it, from now on.
     async fn ask(self: &Arc<Self>, storage: &Storage, key: K) -> Found<V> {
         let (sender, answer) = oneshot::channel();
         let begins = {
             let mut waiting = self.waiting();
-            if waiting.asked.len() >= self.most_waiting {
-                waiting.asked.retain(|(_, sender)| !sender.is_closed());
-                if waiting.asked.len() >= self.most_waiting {
-                    return Err(StorageError::Overloaded);
-                }
+            if is_full(&mut waiting, self.most_waiting) {
+                return Err(StorageError::Overloaded);
             }
             waiting.asked.push_back((key, sender));
             let begins = self.has_work_beside(&waiting, waiting.under_way);
@@ -289,6 +307,14 @@ where
         }
         Some(batch)
     }
+}
+
+/// Whether as many wait as may, those not counted who gave up.
+fn is_full<K, V>(waiting: &mut Waiting<K, V>, most: usize) -> bool {
+    if waiting.asked.len() >= most {
+        waiting.asked.retain(|(_, sender)| !sender.is_closed());
+    }
+    waiting.asked.len() >= most
 }
 
 /// Those of one statement.

@@ -4,8 +4,9 @@
 //! after a higher one: whoever asks for "everything above the highest I saw" misses it. The feed
 //! therefore remembers the numbers it has not seen below the highest one and asks for them again
 //! until they appear, or until no transaction that could still write them can be alive. That bound
-//! is [`PATIENCE`]: a transaction refuses to commit [`transaction::LONGEST`] (20 s) after its begin,
-//! and PostgreSQL ends one that is idle for 20 s and a statement that runs for 15 s.
+//! is [`PATIENCE`]: a transaction that takes a number refuses to commit [`transaction::LONGEST`] (20 s) after
+//! its begin, and PostgreSQL ends one that is idle for 20 s and a statement that runs for 15 s. What may take
+//! longer, a count of all rows, is in no such transaction.
 
 use std::time::Duration;
 

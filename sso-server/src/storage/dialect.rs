@@ -19,6 +19,11 @@ impl fmt::Display for Dialect {
     }
 }
 
+/// What PostgreSQL is told by who seals again, and waits for no disk: a row that a crash takes back is sealed
+/// again once more. What is noted or closed because nothing is left is waited for, and all that was committed
+/// before lasts with it.
+pub(super) const NEED_NOT_LAST: &str = "SET LOCAL synchronous_commit = off";
+
 impl Dialect {
     /// The name shown to people.
     #[must_use]
@@ -50,8 +55,8 @@ impl Dialect {
 
     /// What a fresh connection is told. On SQLite a commit is durable (FULL) and deleted values are
     /// overwritten, savepoints (of which a group has many) are kept in memory and not in a file, and the
-    /// log grows to 16 MB before its pages are written a second time; on PostgreSQL no statement and no idle
-    /// transaction outlives its limit, on which the change feed relies (see `changes`), and a statement by
+    /// log grows to 16 MB before its pages are written a second time; on PostgreSQL no statement (but for [`Self::take_long`]) and no
+    /// idle transaction outlives its limit, on which the change feed relies (see `changes`), and a statement by
     /// itself sees what was committed before it, as in [`Self::begin_write`].
     pub(super) fn on_connect(self, writes: bool) -> &'static str {
         match (self, writes) {
@@ -72,7 +77,8 @@ impl Dialect {
         }
     }
 
-    /// What a transaction is told whose statements go through all rows of a table.
+    /// What a transaction is told whose statements go through all rows of a table. It takes no number of a
+    /// change, which others would wait for.
     pub(super) fn take_long(self) -> Option<&'static str> {
         match self {
             Self::Sqlite => None,

@@ -25,7 +25,7 @@ const HOLD: Statement = Statement {
     sqlite: one!(" AND closed_at IS NULL AND sweep IS NULL"),
     postgres: one!(" AND closed_at IS NULL AND sweep IS NULL FOR SHARE"),
 };
-/// One that a sweep has marked is in use again.
+/// One that has the mark of a sweep loses it.
 const USE: &str = "UPDATE generations SET sweep = NULL WHERE generation = $1 AND closed_at IS NULL";
 /// Waits for every transaction that holds the generation.
 const LOCK: Statement = Statement { sqlite: one!(""), postgres: one!(" FOR UPDATE") };
@@ -36,7 +36,7 @@ const LIST: &str = "\
 const INSERT: &str = "\
     INSERT INTO generations (generation, fingerprint, admitted_at) VALUES ($1, $2, $3) \
     ON CONFLICT (generation) DO NOTHING";
-const CLOSE: &str = "UPDATE generations SET closed_at = $1 WHERE generation = $2";
+const CLOSE: &str = "UPDATE generations SET closed_at = $1, sweep = 'empty' WHERE generation = $2";
 const LEADER: &str = "SELECT master_epoch, master_primary FROM system WHERE id = 1";
 /// Waits for every admission that is about to change it.
 const HOLD_LEADER: Statement = Statement {
@@ -235,9 +235,7 @@ impl Transaction {
         wanted_by: (u64, Uuid),
         now: OffsetDateTime,
     ) -> Result<CloseOutcome, StorageError> {
-        let statement = self.dialect().pick(&HOLD_LEADER);
-        let leads = leader(self.connection(), statement).await?;
-        if leads != (wanted_by.0, Some(wanted_by.1)) {
+        if leader(self.connection(), LEADER).await? != (wanted_by.0, Some(wanted_by.1)) {
             return Ok(CloseOutcome::LedByAnother);
         }
         let statement = self.dialect().pick(&LOCK);
@@ -249,10 +247,15 @@ impl Transaction {
         }
         // A statement of its own: it sees what those wrote who were waited for.
         let (revisions, credentials) = self.count_sealed_under(generation).await?;
-        self.begins_to_write();
+        self.restart_limit();
         if revisions + credentials > 0 {
-            self.note_in_use(generation).await?;
+            self.unmark(generation).await?;
             return Ok(CloseOutcome::InUse { revisions, credentials });
+        }
+        // Last, so that nobody who is admitted waits for the count.
+        let statement = self.dialect().pick(&HOLD_LEADER);
+        if leader(self.connection(), statement).await? != (wanted_by.0, Some(wanted_by.1)) {
+            return Ok(CloseOutcome::LedByAnother);
         }
         sqlx::query(CLOSE)
             .bind(micros(now))

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use sqlx::{Decode, Row as _, Type, any::Any, any::AnyRow};
+use sqlx::{Decode, Row as _, Type, ValueRef as _, any::Any, any::AnyRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -58,6 +58,11 @@ impl<'r> Columns<'r> {
 
     pub(super) fn optional_bytes(&self, column: &str) -> Result<Option<Vec<u8>>, StorageError> {
         self.read(column)
+    }
+
+    /// Nothing stands in this column of the row.
+    pub(super) fn is_null(&self, column: &str) -> bool {
+        self.row.try_get_raw(column).is_ok_and(|value| value.is_null())
     }
 
     pub(super) fn signed(&self, column: &str) -> Result<i64, StorageError> {

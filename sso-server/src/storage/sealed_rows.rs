@@ -5,18 +5,23 @@ use std::fmt::Write as _;
 
 use sqlx::{AssertSqlSafe, SqlSafeStr as _, any::AnyRow};
 
-use super::{Dialect, Storage, StorageError, Transaction, dialect::Statement, rows::Columns};
+use super::{
+    Dialect, Storage, StorageError, Transaction,
+    dialect::{NEED_NOT_LAST, Statement},
+    rows::Columns,
+};
 use crate::model::{
     Account, ApplicationId, ApplicationType, ConfigurationId, ExternalUser, Identifier, MappingId,
     Revision,
 };
 
 macro_rules! revisions {
-    ($which:literal, $limit:literal) => {
+    ($sealed:literal, $which:literal, $limit:literal) => {
         concat!(
             "SELECT r.configuration_id, r.revision, r.generation, r.sealed, c.identifier, ",
-            "c.application_id, a.name FROM (SELECT configuration_id, revision, generation, sealed ",
-            "FROM configuration_revisions WHERE ",
+            "c.application_id, a.name FROM (SELECT configuration_id, revision, generation, ",
+            $sealed,
+            " FROM configuration_revisions WHERE ",
             $which,
             " ORDER BY configuration_id, revision LIMIT ",
             $limit,
@@ -27,11 +32,12 @@ macro_rules! revisions {
     };
 }
 macro_rules! credentials {
-    ($which:literal, $limit:literal) => {
+    ($sealed:literal, $which:literal, $limit:literal) => {
         concat!(
             "SELECT m.id, m.application_id, m.account, m.external_user, m.generation, m.sealed, ",
             "a.name, a.type FROM (SELECT id, application_id, account, external_user, generation, ",
-            "sealed FROM mappings WHERE ",
+            $sealed,
+            " FROM mappings WHERE ",
             $which,
             " ORDER BY id LIMIT ",
             $limit,
@@ -39,15 +45,27 @@ macro_rules! credentials {
         )
     };
 }
-const ALL_REVISIONS: &str = revisions!("(configuration_id, revision) > ($1, $2)", "$3");
-/// In the order of the key. On SQLite the index of generations does not have it, and is left alone where the
-/// generation is an expression.
+const ALL_REVISIONS: &str = revisions!("sealed", "(configuration_id, revision) > ($1, $2)", "$3");
+/// In the order of the key. The index of generations that SQLite has is in another order, and is left alone
+/// where the generation is an expression. PostgreSQL has none, and goes through the rows of all generations:
+/// those of others come without a value, so that no statement looks at more rows than it gives.
 const REVISIONS_OF: Statement = Statement {
-    sqlite: revisions!("+generation = $4 AND (configuration_id, revision) > ($1, $2)", "$3"),
-    postgres: revisions!("generation = $4 AND (configuration_id, revision) > ($1, $2)", "$3"),
+    sqlite: revisions!(
+        "sealed",
+        "+generation = $4 AND (configuration_id, revision) > ($1, $2)",
+        "$3"
+    ),
+    postgres: revisions!(
+        "CASE WHEN generation = $4 THEN sealed END AS sealed",
+        "(configuration_id, revision) > ($1, $2)",
+        "$3"
+    ),
 };
-const ALL_CREDENTIALS: &str = credentials!("id > $1 AND sealed IS NOT NULL", "$2");
-const CREDENTIALS_OF: &str = credentials!("generation = $3 AND id > $1", "$2");
+const ALL_CREDENTIALS: &str = credentials!("sealed", "id > $1 AND sealed IS NOT NULL", "$2");
+const CREDENTIALS_OF: Statement = Statement {
+    sqlite: credentials!("sealed", "generation = $3 AND id > $1", "$2"),
+    postgres: credentials!("CASE WHEN generation = $3 THEN sealed END AS sealed", "id > $1", "$2"),
+};
 
 /// Replaces any number of values in PostgreSQL: keys and places come as lists in one text each, marks of the
 /// values before and values as one run of bytes, so that the statement is prepared once. Rows that others hold
@@ -59,17 +77,17 @@ macro_rules! replace_lists {
             $table,
             " SET sealed = s.fresh, generation = $1 FROM (SELECT ",
             $keys,
-            ", substring(CAST($3 AS BYTEA) FROM v.place + v.mark FOR v.size) AS fresh ",
+            ", substring(CAST($3 AS BYTEA) FROM v.place + v.prefix FOR v.size) AS fresh ",
             "FROM unnest(string_to_array($2, ','), CAST(string_to_array($4, ',') AS INTEGER[]), ",
             "CAST(string_to_array($5, ',') AS INTEGER[]), CAST(string_to_array($6, ',') AS INTEGER[])",
             $lists,
-            ") AS v (id, place, mark, size",
+            ") AS v (id, place, prefix, size",
             $names,
             ") JOIN ",
             $table,
             " k ON ",
             $found,
-            " WHERE substring(k.sealed FROM 1 FOR 64) = substring(CAST($3 AS BYTEA) FROM v.place FOR v.mark) ",
+            " WHERE substring(k.sealed FROM 1 FOR 64) = substring(CAST($3 AS BYTEA) FROM v.place FOR v.prefix) ",
             "FOR NO KEY UPDATE OF k SKIP LOCKED) AS s WHERE ",
             $same
         )
@@ -86,12 +104,9 @@ const REPLACE_REVISIONS: &str = replace_lists!(
 );
 const REPLACE_CREDENTIALS: &str =
     replace_lists!("mappings", "k.id", "", "", "k.id = v.id", "mappings.id = s.id");
-/// Who seals again waits for no disk: a row that a crash of PostgreSQL takes back is sealed again once more. What
-/// is noted or closed because nothing is left is waited for, and all that was committed before lasts with it.
-const NEED_NOT_LAST: &str = "SET LOCAL synchronous_commit = off";
 /// So much of a sealed value tells it from every other one: the random bits that it is sealed with are
 /// in its first 40 bytes.
-const MARK: usize = 64;
+const PREFIX: usize = 64;
 /// Bytes of values in one statement of PostgreSQL, about; one message to it holds less than 1 GiB.
 const STATEMENT: usize = 32 * 1024 * 1024;
 
@@ -99,7 +114,7 @@ pub(super) const STATEMENTS: &[Statement] = &[
     Statement::same(ALL_REVISIONS),
     REVISIONS_OF,
     Statement::same(ALL_CREDENTIALS),
-    Statement::same(CREDENTIALS_OF),
+    CREDENTIALS_OF,
 ];
 
 /// The statements that are put together from parts.
@@ -217,6 +232,8 @@ pub struct SealedRows {
     pub rows: Vec<SealedRow>,
     /// Names of those that cannot, each with why.
     pub damaged: Vec<(String, String)>,
+    /// How many were looked at, of other generations too.
+    pub seen: u32,
     /// The key of the last one, behind which there may be more; `None` when there are none.
     pub next: Option<RowKey>,
 }
@@ -233,8 +250,8 @@ pub struct ResealedRow {
 }
 
 impl Storage {
-    /// Sealed values behind a key, of one generation or of all; damaged rows are named, and hide none
-    /// behind them.
+    /// Sealed values behind a key, of one generation or of all, out of so many rows at the most; damaged rows
+    /// are named, and hide none behind them.
     ///
     /// # Errors
     /// `Unavailable`.
@@ -252,7 +269,7 @@ impl Storage {
             (SealedTable::Revisions, None) => ALL_REVISIONS,
             (SealedTable::Revisions, Some(_)) => self.dialect().pick(&REVISIONS_OF),
             (SealedTable::Credentials, None) => ALL_CREDENTIALS,
-            (SealedTable::Credentials, Some(_)) => CREDENTIALS_OF,
+            (SealedTable::Credentials, Some(_)) => self.dialect().pick(&CREDENTIALS_OF),
         };
         let mut query = sqlx::query(statement).bind(id);
         if of_revisions {
@@ -268,12 +285,14 @@ impl Storage {
         for row in &read {
             let key = key(table, row)?;
             match sealed_row(table, row, &key) {
-                Ok(row) => found.rows.push(row),
+                Ok(Some(row)) => found.rows.push(row),
+                Ok(None) => {}
                 Err(StorageError::Corrupt { row, what, .. }) => found.damaged.push((row, what)),
                 Err(error) => return Err(error),
             }
             found.next = Some(key);
         }
+        found.seen = u32::try_from(read.len()).unwrap_or(u32::MAX);
         if read.len() < usize::try_from(limit).unwrap_or(usize::MAX) {
             found.next = None;
         }
@@ -318,7 +337,7 @@ impl Transaction {
                 .bind(lists.ids)
                 .bind(lists.bytes)
                 .bind(lists.places)
-                .bind(lists.marks)
+                .bind(lists.prefixes)
                 .bind(lists.sizes);
             if table == SealedTable::Revisions {
                 query = query.bind(lists.revisions);
@@ -347,26 +366,26 @@ fn portions(rows: &[ResealedRow]) -> impl Iterator<Item = &[ResealedRow]> {
 struct Lists {
     ids: String,
     revisions: String,
-    /// Of each row the mark of the value before and the value.
+    /// Of each row the beginning of the value before and the value.
     bytes: Vec<u8>,
     /// Where those begin, from 1, and how long they are.
     places: String,
-    marks: String,
+    prefixes: String,
     sizes: String,
 }
 
 impl Lists {
     fn of(rows: &[ResealedRow]) -> Self {
-        let bytes = rows.iter().map(|row| MARK + row.after.len()).sum();
+        let bytes = rows.iter().map(|row| PREFIX + row.after.len()).sum();
         let mut lists = Self { bytes: Vec::with_capacity(bytes), ..Self::default() };
         for row in rows {
-            let mark = row.before.get(..MARK).unwrap_or(&row.before);
+            let prefix = row.before.get(..PREFIX).unwrap_or(&row.before);
             add(&mut lists.ids, &row.key.id);
             add(&mut lists.revisions, row.key.revision);
             add(&mut lists.places, lists.bytes.len() + 1);
-            add(&mut lists.marks, mark.len());
+            add(&mut lists.prefixes, prefix.len());
             add(&mut lists.sizes, row.after.len());
-            lists.bytes.extend_from_slice(mark);
+            lists.bytes.extend_from_slice(prefix);
             lists.bytes.extend_from_slice(&row.after);
         }
         lists
@@ -425,21 +444,27 @@ fn key(table: SealedTable, row: &AnyRow) -> Result<RowKey, StorageError> {
     })
 }
 
-fn sealed_row(table: SealedTable, row: &AnyRow, key: &RowKey) -> Result<SealedRow, StorageError> {
+/// A row; `None` where its value was not asked for.
+fn sealed_row(
+    table: SealedTable,
+    row: &AnyRow,
+    key: &RowKey,
+) -> Result<Option<SealedRow>, StorageError> {
     let columns = Columns::of(table.as_str(), row);
-    read(table, &columns, key).map_err(|error| match error {
-        StorageError::Corrupt { table: of, what, .. } => {
-            let part = match table {
-                SealedTable::Revisions => columns.text("identifier"),
-                SealedTable::Credentials => columns.text("account"),
-            };
-            let row = match (columns.text("name"), part) {
-                (Ok(application), Ok(part)) => name(table, key, &application, &part),
-                _ => name(table, key, "?", &key.id),
-            };
-            StorageError::Corrupt { table: of, row, what }
-        }
-        other => other,
+    if columns.is_null("sealed") {
+        return Ok(None);
+    }
+    read(table, &columns, key).map(Some).map_err(|error| {
+        let StorageError::Corrupt { table: of, what, .. } = error else { return error };
+        let part = match table {
+            SealedTable::Revisions => columns.text("identifier"),
+            SealedTable::Credentials => columns.text("account"),
+        };
+        let row = match (columns.text("name"), part) {
+            (Ok(application), Ok(part)) => name(table, key, &application, &part),
+            _ => name(table, key, "?", &key.id),
+        };
+        StorageError::Corrupt { table: of, row, what }
     })
 }
 
@@ -513,13 +538,14 @@ mod tests {
         let sizes: Vec<_> = portions(&rows).map(<[_]>::len).collect();
         assert_eq!(sizes, [2, 1, 2]);
     }
+
     #[tokio::test]
     async fn rows_of_a_generation_are_found_in_the_order_of_their_keys() {
         let folder = tempfile::tempdir().unwrap();
         let storage = plans::storage(folder.path()).await;
         for (statement, key) in [
             (REVISIONS_OF.sqlite, "(configuration_id,revision)>(?,?)"),
-            (CREDENTIALS_OF, "(generation=? AND id>?)"),
+            (CREDENTIALS_OF.sqlite, "(generation=? AND id>?)"),
         ] {
             let plan = plans::plan(&storage, statement).await;
             assert!(plan.contains(key), "{plan}");

@@ -7,7 +7,7 @@ use sso_core::clock::Clock;
 
 use super::{Dialect, Storage, StorageError, Writers, group::Member};
 
-const STOPPING: &str = "the server is stopping";
+pub(super) const STOPPING: &str = "the server is stopping";
 
 /// A transaction open for longer is undone at its commit. The change feed waits for a missing
 /// number longer than this and the limits of PostgreSQL statements together (see `changes`). On SQLite
@@ -41,7 +41,7 @@ impl Storage {
         self.begin_one(false).await
     }
 
-    /// Begins a transaction that writes many rows: on SQLite nobody else waits for its commit.
+    /// Begins a transaction that takes long: on SQLite nobody else waits for its commit.
     ///
     /// # Errors
     /// As [`Self::begin`].
@@ -114,8 +114,8 @@ impl Transaction {
         }
     }
 
-    /// Nothing was written so far, and how long that took is nothing to anybody.
-    pub(super) fn begins_to_write(&mut self) {
+    /// It took no number of a change so far: the limit is for what it does from here on.
+    pub(super) fn restart_limit(&mut self) {
         self.begun = self.clock.instant();
     }
 

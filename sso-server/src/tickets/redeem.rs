@@ -83,6 +83,9 @@ impl Tickets {
         let found = self.lookup.cache.application(name, wanted.refresh).await?;
         let entry = Entry { call, action: Action::TicketRedeem, name };
         let application = entry.pass(&self.access, found)?;
+        if application.has(ApplicationFlag::OneTimeTickets) {
+            self.storage.require_room_to_redeem()?;
+        }
         // Expose: it is opened.
         let (ticket, _) = self.vault.open_ticket(wanted.ticket.expose())?;
         let of_ticket = issued_to(&ticket);

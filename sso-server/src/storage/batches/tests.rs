@@ -185,11 +185,13 @@ async fn writers_beyond_those_that_may_wait_are_refused_and_those_of_a_server_th
     let number = u32::try_from(MOST_WAITING).unwrap();
     let waiting: Vec<_> = (1000..1000 + number).map(|key| tokio::spawn(ask(key))).collect();
     until(|| queue.waiting().asked.len() == MOST_WAITING).await;
+    assert!(queue.is_full());
     assert_eq!(ask(3).await, Err(StorageError::Overloaded));
     // Who went away leaves room.
     waiting[0].abort();
     let (room, mut later) = (Arc::clone(&queue), Box::pin(ask(4)));
     until(|| waiting[0].is_finished()).await;
+    assert!(!queue.is_full());
     assert!(futures_util::poll!(&mut later).is_pending());
     assert_eq!(room.waiting().asked.len(), MOST_WAITING);
     server.shutdown_background();

@@ -88,9 +88,11 @@ async fn left_behind(stand: &Stand) -> sqlx::Result<i64> {
     number(stand, "SELECT COUNT(*) FROM mappings WHERE generation <> 2").await
 }
 
-/// From the record that sealing again begins to the one that it is done, the count at its end included.
+/// From the record that sealing again begins to the one that it is done: with the count at its end, and without
+/// the one before it.
 async fn sealing(stand: &Stand) -> sqlx::Result<Duration> {
-    let text = "SELECT MAX(at) - MIN(at) FROM audit WHERE action = 'secret.reseal'";
+    let text =
+        "SELECT MAX(at) - MIN(at) FROM audit WHERE action = 'secret.reseal' HAVING COUNT(*) = 2";
     let micros = number(stand, text).await?;
     Ok(Duration::from_micros(micros.try_into().unwrap_or_default()))
 }
