@@ -138,6 +138,22 @@ pub struct Facts {
     pub reseal: Option<(String, ResealStatus)>,
 }
 
+impl Facts {
+    /// Rows sealed under a generation, as they were told last.
+    #[must_use]
+    pub fn rows(&self, generation: u32, fingerprint: &str) -> u64 {
+        let key = (generation, fingerprint.to_owned());
+        self.generations.get(&key).map_or(0, |told| told.rows)
+    }
+
+    /// The same by the last count, where nothing is sealed under a generation that the database does not know;
+    /// `None` when nobody counted.
+    #[must_use]
+    pub fn counted_rows(&self, generation: u32, fingerprint: &str) -> Option<u64> {
+        self.counted_at.map(|_| self.rows(generation, fingerprint))
+    }
+}
+
 impl Roster {
     /// The roster of these servers and other masters.
     #[must_use]

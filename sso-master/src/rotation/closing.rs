@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use sso_core::{derive::Fingerprint, key_ring::Generation};
 use sso_proto::{Reason, Refusal};
 
-use crate::{custody::Unlocked, house::House, keystore::State, roster::Facts};
+use crate::{custody::Unlocked, house::House, keystore::State};
 
 /// How long somebody who retires a generation waits for the servers to close it.
 const CLOSING: Duration = Duration::from_secs(30);
@@ -121,7 +121,10 @@ impl<'h> Order<'h> {
         let late = house.roster.close_refusals(generation.number(), fresh);
         let first = answers.into_iter().find(|(server, _)| !self.stale.contains(server));
         let (server, message) = first.or_else(|| late.into_iter().next())?;
-        let rows = rows_under(house, generation, self.fingerprint)
+        let rows = house
+            .roster
+            .facts()
+            .counted_rows(generation.number(), &self.fingerprint.to_string())
             .map(|rows| format!("; {rows} rows by the last count"))
             .unwrap_or_default();
         let message =
@@ -231,7 +234,7 @@ pub fn require_closed(
     fingerprint: Fingerprint,
 ) -> Result<(), Refusal> {
     in_database(house, generation, fingerprint).require_closed(generation)?;
-    let rows = rows_told(&house.roster.facts(), generation, fingerprint);
+    let rows = house.roster.facts().rows(generation.number(), &fingerprint.to_string());
     if rows == 0 {
         return Ok(());
     }
@@ -240,16 +243,4 @@ pub fn require_closed(
          there by hand: they are being sealed again; try again when `sso secret status` shows none"
     );
     Err(Refusal::new(Reason::GenerationInUse, message))
-}
-
-/// Rows sealed under a generation by the last count; `None` when nobody counted.
-fn rows_under(house: &House, generation: Generation, fingerprint: Fingerprint) -> Option<u64> {
-    let facts = house.roster.facts();
-    facts.counted_at?;
-    Some(rows_told(&facts, generation, fingerprint))
-}
-
-fn rows_told(facts: &Facts, generation: Generation, fingerprint: Fingerprint) -> u64 {
-    let told = facts.generations.get(&(generation.number(), fingerprint.to_string()));
-    told.map_or(0, |it| it.rows)
 }

@@ -55,9 +55,7 @@ fn role(primary: bool) -> MasterRole {
 
 fn generation(entry: &GenerationEntry, facts: &Facts) -> SecretGeneration {
     let fingerprint = entry.fingerprint.to_string();
-    let counted = facts.generations.get(&(entry.generation.number(), fingerprint.clone()));
-    // Where the others were counted, nothing is sealed under one that the database does not know.
-    let rows = facts.counted_at.map(|_| counted.map_or(0, |it| it.rows));
+    let rows = facts.counted_rows(entry.generation.number(), &fingerprint);
     SecretGeneration {
         generation: entry.generation.number(),
         fingerprint,

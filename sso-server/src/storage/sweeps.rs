@@ -77,6 +77,10 @@ pub struct SealedCount {
 }
 
 impl SealedCount {
+    fn none(generation: u32) -> Self {
+        Self { generation, revisions: 0, credentials: 0 }
+    }
+
     /// Both together.
     #[must_use]
     pub fn rows(&self) -> u64 {
@@ -126,8 +130,8 @@ impl Storage {
         // What anybody wrote before the mark is seen now, and what is written after takes it away.
         let counts = self.count_sealed_rows().await?;
         let known = self.known_generations().await?.generations;
-        let none = |generation| SealedCount { generation, revisions: 0, credentials: 0 };
-        let mut all: BTreeMap<_, _> = known.iter().map(|it| (it.number, none(it.number))).collect();
+        let none = |number| (number, SealedCount::none(number));
+        let mut all: BTreeMap<_, _> = known.iter().map(|it| none(it.number)).collect();
         all.extend(counts.iter().map(|count| (count.generation, *count)));
         let mut transaction = self.begin().await?;
         sqlx::query(FORGET).execute(transaction.connection()).await?;
@@ -218,8 +222,7 @@ async fn counts(storage: Storage) -> Result<Vec<SealedCount>, StorageError> {
         for row in sqlx::query(statement).fetch_all(&mut *transaction).await? {
             let columns = Columns::of(table.as_str(), &row);
             let generation = columns.number("generation")?;
-            let none = SealedCount { generation, revisions: 0, credentials: 0 };
-            let count = counts.entry(generation).or_insert(none);
+            let count = counts.entry(generation).or_insert_with(|| SealedCount::none(generation));
             match table {
                 SealedTable::Revisions => count.revisions = columns.number("many")?,
                 SealedTable::Credentials => count.credentials = columns.number("many")?,

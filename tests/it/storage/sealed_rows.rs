@@ -13,7 +13,7 @@ use sso_server::{
 use super::{NOW, Scene, application, identifier, insert, mappings, on_each, write};
 
 /// Three revisions of one configuration, and so many mappings under generation 1.
-async fn filled(scene: &Scene, many: u32) -> Application {
+pub(super) async fn filled(scene: &Scene, many: u32) -> Application {
     let app = Application { kind: ApplicationType::Individual, ..application("Orders") };
     insert(&scene.storage, &app).await.unwrap();
     for value in [b"one", b"two", b"tre"] {
@@ -35,7 +35,7 @@ async fn filled(scene: &Scene, many: u32) -> Application {
 }
 
 /// Every row of a table, read in pages of this size.
-async fn all(
+pub(super) async fn all(
     storage: &Storage,
     table: SealedTable,
     generation: Option<u32>,
@@ -53,13 +53,13 @@ async fn all(
     }
 }
 
-fn anew(row: &SealedRow) -> ResealedRow {
+pub(super) fn anew(row: &SealedRow) -> ResealedRow {
     let mut after = row.sealed.clone();
     after.reverse();
     ResealedRow { key: row.key.clone(), before: row.sealed.clone(), after }
 }
 
-async fn reseal(
+pub(super) async fn reseal(
     storage: &Storage,
     table: SealedTable,
     generation: u32,

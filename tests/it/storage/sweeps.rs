@@ -17,7 +17,9 @@ use super::{
     NOW, Scene, application,
     generations::{close, led},
     group::record,
-    identifier, insert, mappings, new_revision, on_each, write,
+    identifier, insert, mappings, new_revision, on_each,
+    sealed_rows::{all, anew, filled, reseal},
+    write,
 };
 
 /// Generations that nothing is sealed under, as the database notes it.
@@ -268,29 +270,10 @@ async fn sealing_again_changes_no_index_of_postgresql() {
             return;
         }
         let storage = &scene.storage;
-        let app = individual();
-        insert(storage, &app).await.unwrap();
-        let mut transaction = storage.begin().await.unwrap();
-        for number in 0..50 {
-            let mut mapping =
-                mappings::mapping(app.id, &format!("D\\u{number}"), &format!("X{number}"));
-            mapping.mapping.credentials_at = Some(NOW);
-            let sealed = vec![number; 200];
-            mapping.credentials = Some(SealedCredentials { generation: 1, sealed });
-            assert!(transaction.insert_mapping(app.kind, &mapping).await.unwrap());
-        }
-        transaction.commit().await.unwrap();
+        filled(scene, 50).await;
         let table = SealedTable::Credentials;
-        let rows = storage.sealed_rows(table, Some(1), None, 100).await.unwrap().rows;
-        let anew = |row: &sso_server::storage::SealedRow| ResealedRow {
-            key: row.key.clone(),
-            before: row.sealed.clone(),
-            after: vec![7; 200],
-        };
-        let rows: Vec<_> = rows.iter().map(anew).collect();
-        let mut transaction = storage.begin().await.unwrap();
-        assert_eq!(transaction.reseal(table, 2, &rows).await, Ok(50));
-        transaction.commit().await.unwrap();
+        let rows: Vec<_> = all(storage, table, Some(1), 100).await.iter().map(anew).collect();
+        assert_eq!(reseal(storage, table, 2, &rows).await, Ok(50));
         // A connection brings its figures at its end at the latest.
         storage.close().await;
         let updated = "SELECT n_tup_upd FROM pg_stat_user_tables WHERE relname = 'mappings'";
