@@ -19,11 +19,6 @@ impl fmt::Display for Dialect {
     }
 }
 
-/// What PostgreSQL is told by who seals again, and waits for no disk: a row that a crash takes back is sealed
-/// again once more. What is noted or closed because nothing is left is waited for, and all that was committed
-/// before lasts with it.
-pub(super) const NEED_NOT_LAST: &str = "SET LOCAL synchronous_commit = off";
-
 impl Dialect {
     /// The name shown to people.
     #[must_use]

@@ -150,6 +150,11 @@ fn from_database(error: &dyn sqlx::error::DatabaseError) -> StorageError {
     StorageError::Unavailable(if code.is_empty() { message } else { format!("{message} ({code})") })
 }
 
+/// What the database calls its refusal.
+pub(super) fn code_of(error: &sqlx::Error) -> Option<String> {
+    Some(error.as_database_error()?.code()?.into_owned())
+}
+
 /// Whether a statement failed because a row of the same unique key exists.
 pub(super) fn is_unique_violation(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|error| error.is_unique_violation())

@@ -23,6 +23,7 @@ mod notices;
 #[cfg(test)]
 mod plans;
 mod principals;
+mod resealed_rows;
 mod rows;
 mod sealed_rows;
 mod server_settings;
@@ -58,7 +59,8 @@ pub use dialect::Dialect;
 pub use error::StorageError;
 pub use generations::{Admission, CloseOutcome, KnownGenerations, StoredGeneration};
 pub use mappings::{MappingFilter, SealedCredentials, StoredMapping};
-pub use sealed_rows::{ResealedRow, RowKey, SealedOwner, SealedRow, SealedRows, SealedTable};
+pub use resealed_rows::ResealedRow;
+pub use sealed_rows::{RowKey, SealedOwner, SealedRow, SealedRows, SealedTable};
 pub use sweeps::{OtherGenerations, SealedCount};
 pub use system::SystemRecord;
 pub use transaction::Transaction;
@@ -178,7 +180,7 @@ impl Storage {
             .chain(batches::built_statements(self.dialect()))
             .chain(mappings::built_statements(self.dialect()))
             .chain(next_revisions::built_statements(self.dialect()))
-            .chain(sealed_rows::built_statements(self.dialect()))
+            .chain(resealed_rows::built_statements(self.dialect()))
             .chain(tickets::built_statements(self.dialect()));
         let mut connection = self.reader().await?;
         let mut count = 0;

@@ -1,15 +1,8 @@
-//! Sealed values wherever they stand: read in the order of their keys, and replaced by the same values sealed
-//! anew.
+//! Sealed values wherever they stand: read in the order of their keys.
 
-use std::fmt::Write as _;
+use sqlx::any::AnyRow;
 
-use sqlx::{AssertSqlSafe, SqlSafeStr as _, any::AnyRow};
-
-use super::{
-    Dialect, Storage, StorageError, Transaction,
-    dialect::{NEED_NOT_LAST, Statement},
-    rows::Columns,
-};
+use super::{Storage, StorageError, dialect::Statement, rows::Columns};
 use crate::model::{
     Account, ApplicationId, ApplicationType, ConfigurationId, ExternalUser, Identifier, MappingId,
     Revision,
@@ -67,64 +60,12 @@ const CREDENTIALS_OF: Statement = Statement {
     postgres: credentials!("CASE WHEN generation = $3 THEN sealed END AS sealed", "id > $1", "$2"),
 };
 
-/// Replaces any number of values in PostgreSQL: keys and places come as lists in one text each, marks of the
-/// values before and values as one run of bytes, so that the statement is prepared once. Rows that others hold
-/// are passed over: it would else wait for them in an order of its own.
-macro_rules! replace_lists {
-    ($table:literal, $keys:literal, $lists:literal, $names:literal, $found:literal, $same:literal) => {
-        concat!(
-            "UPDATE ",
-            $table,
-            " SET sealed = s.fresh, generation = $1 FROM (SELECT ",
-            $keys,
-            ", substring(CAST($3 AS BYTEA) FROM v.place + v.prefix FOR v.size) AS fresh ",
-            "FROM unnest(string_to_array($2, ','), CAST(string_to_array($4, ',') AS INTEGER[]), ",
-            "CAST(string_to_array($5, ',') AS INTEGER[]), CAST(string_to_array($6, ',') AS INTEGER[])",
-            $lists,
-            ") AS v (id, place, prefix, size",
-            $names,
-            ") JOIN ",
-            $table,
-            " k ON ",
-            $found,
-            " WHERE substring(k.sealed FROM 1 FOR 64) = substring(CAST($3 AS BYTEA) FROM v.place FOR v.prefix) ",
-            "FOR NO KEY UPDATE OF k SKIP LOCKED) AS s WHERE ",
-            $same
-        )
-    };
-}
-const REPLACE_REVISIONS: &str = replace_lists!(
-    "configuration_revisions",
-    "k.configuration_id, k.revision",
-    ", CAST(string_to_array($7, ',') AS BIGINT[])",
-    ", revision",
-    "k.configuration_id = v.id AND k.revision = v.revision",
-    "configuration_revisions.configuration_id = s.configuration_id \
-     AND configuration_revisions.revision = s.revision"
-);
-const REPLACE_CREDENTIALS: &str =
-    replace_lists!("mappings", "k.id", "", "", "k.id = v.id", "mappings.id = s.id");
-/// So much of a sealed value tells it from every other one: the random bits that it is sealed with are
-/// in its first 40 bytes.
-const PREFIX: usize = 64;
-/// Bytes of values in one statement of PostgreSQL, about; one message to it holds less than 1 GiB.
-const STATEMENT: usize = 32 * 1024 * 1024;
-
 pub(super) const STATEMENTS: &[Statement] = &[
     Statement::same(ALL_REVISIONS),
     REVISIONS_OF,
     Statement::same(ALL_CREDENTIALS),
     CREDENTIALS_OF,
 ];
-
-/// The statements that are put together from parts.
-pub(super) fn built_statements(dialect: Dialect) -> Vec<String> {
-    let text = |table: &SealedTable| match dialect {
-        Dialect::Sqlite => replace(*table, 2),
-        Dialect::Postgres => replace_lists(*table).to_owned(),
-    };
-    SealedTable::ALL.iter().map(text).collect()
-}
 
 /// A table with sealed values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -150,12 +91,12 @@ impl SealedTable {
 }
 
 /// The key of a row, by which rows are gone through in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RowKey {
     /// The text of its id.
-    id: String,
+    pub(super) id: String,
     /// Of a revision: its number; else 0.
-    revision: i64,
+    pub(super) revision: i64,
 }
 
 /// What a sealed value belongs to.
@@ -238,17 +179,6 @@ pub struct SealedRows {
     pub next: Option<RowKey>,
 }
 
-/// A value that was sealed anew.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ResealedRow {
-    /// Of this row.
-    pub key: RowKey,
-    /// The bytes that were there: a row with others was changed meanwhile and stays.
-    pub before: Vec<u8>,
-    /// The bytes to be there.
-    pub after: Vec<u8>,
-}
-
 impl Storage {
     /// Sealed values behind a key, of one generation or of all, out of so many rows at the most; damaged rows
     /// are named, and hide none behind them.
@@ -300,140 +230,7 @@ impl Storage {
     }
 }
 
-impl Transaction {
-    /// Replaces values of one table by the same sealed under this generation; how many. Rows that were
-    /// changed meanwhile, or that another transaction is changing, stay as they are.
-    ///
-    /// # Errors
-    /// `GenerationClosed`; `Unavailable`.
-    pub async fn reseal(
-        &mut self,
-        table: SealedTable,
-        generation: u32,
-        rows: &[ResealedRow],
-    ) -> Result<u64, StorageError> {
-        if rows.is_empty() {
-            return Ok(0);
-        }
-        self.hold_generation(generation).await?;
-        if self.dialect() == Dialect::Sqlite {
-            let text = AssertSqlSafe(replace(table, rows.len())).into_sql_str();
-            let mut query = sqlx::query(text).bind(i64::from(generation));
-            for row in rows {
-                query = query.bind(&*row.key.id);
-                if table == SealedTable::Revisions {
-                    query = query.bind(row.key.revision);
-                }
-                query = query.bind(&*row.before).bind(&*row.after);
-            }
-            return Ok(query.execute(self.connection()).await?.rows_affected());
-        }
-        sqlx::raw_sql(NEED_NOT_LAST).execute(self.connection()).await?;
-        let mut replaced = 0;
-        for rows in portions(rows) {
-            let lists = Lists::of(rows);
-            let mut query = sqlx::query(replace_lists(table))
-                .bind(i64::from(generation))
-                .bind(lists.ids)
-                .bind(lists.bytes)
-                .bind(lists.places)
-                .bind(lists.prefixes)
-                .bind(lists.sizes);
-            if table == SealedTable::Revisions {
-                query = query.bind(lists.revisions);
-            }
-            replaced += query.execute(self.connection()).await?.rows_affected();
-        }
-        Ok(replaced)
-    }
-}
-
-/// The rows in portions that one statement takes.
-fn portions(rows: &[ResealedRow]) -> impl Iterator<Item = &[ResealedRow]> {
-    let mut bytes = 0;
-    rows.chunk_by(move |row, _| {
-        bytes += row.after.len();
-        let goes_on = bytes < STATEMENT;
-        if !goes_on {
-            bytes = 0;
-        }
-        goes_on
-    })
-}
-
-/// Rows as [`replace_lists`] takes them.
-#[derive(Default)]
-struct Lists {
-    ids: String,
-    revisions: String,
-    /// Of each row the beginning of the value before and the value.
-    bytes: Vec<u8>,
-    /// Where those begin, from 1, and how long they are.
-    places: String,
-    prefixes: String,
-    sizes: String,
-}
-
-impl Lists {
-    fn of(rows: &[ResealedRow]) -> Self {
-        let bytes = rows.iter().map(|row| PREFIX + row.after.len()).sum();
-        let mut lists = Self { bytes: Vec::with_capacity(bytes), ..Self::default() };
-        for row in rows {
-            let prefix = row.before.get(..PREFIX).unwrap_or(&row.before);
-            add(&mut lists.ids, &row.key.id);
-            add(&mut lists.revisions, row.key.revision);
-            add(&mut lists.places, lists.bytes.len() + 1);
-            add(&mut lists.prefixes, prefix.len());
-            add(&mut lists.sizes, row.after.len());
-            lists.bytes.extend_from_slice(prefix);
-            lists.bytes.extend_from_slice(&row.after);
-        }
-        lists
-    }
-}
-
-/// Adds to a list with commas.
-fn add(list: &mut String, what: impl std::fmt::Display) {
-    let comma = if list.is_empty() { "" } else { "," };
-    // Writing to a String cannot fail.
-    let _ = write!(list, "{comma}{what}");
-}
-
-fn replace_lists(table: SealedTable) -> &'static str {
-    match table {
-        SealedTable::Revisions => REPLACE_REVISIONS,
-        SealedTable::Credentials => REPLACE_CREDENTIALS,
-    }
-}
-
-/// One statement that replaces so many values in SQLite: of constant parts and numbered places only.
-fn replace(table: SealedTable, rows: usize) -> String {
-    let (name, columns, same) = match table {
-        SealedTable::Revisions => (
-            "configuration_revisions",
-            4,
-            "configuration_revisions.configuration_id = v.column1 \
-             AND configuration_revisions.revision = v.column2",
-        ),
-        SealedTable::Credentials => ("mappings", 3, "mappings.id = v.column1"),
-    };
-    let (old, new) = (columns - 1, columns);
-    let mut text = String::with_capacity(rows * 24 + 200);
-    // Writing to a String cannot fail.
-    let _ = write!(text, "UPDATE {name} SET sealed = v.column{new}, generation = $1 FROM (VALUES ");
-    for place in 0..rows * columns {
-        let open = match (place, place % columns) {
-            (0, _) => "(",
-            (_, 0) => "), (",
-            _ => ", ",
-        };
-        let _ = write!(text, "{open}${}", place + 2);
-    }
-    let _ = write!(text, ")) AS v WHERE {same} AND {name}.sealed = v.column{old}");
-    text
-}
-
-fn key(table: SealedTable, row: &AnyRow) -> Result<RowKey, StorageError> {
+pub(super) fn key(table: SealedTable, row: &AnyRow) -> Result<RowKey, StorageError> {
     let columns = Columns::of(table.as_str(), row);
     Ok(match table {
         SealedTable::Revisions => {
@@ -512,32 +309,6 @@ fn name(table: SealedTable, key: &RowKey, application: &str, part: &str) -> Stri
 #[cfg(test)]
 mod tests {
     use super::{super::plans, *};
-
-    #[test]
-    fn statements_number_their_places_in_order() {
-        let text = replace(SealedTable::Credentials, 2);
-        assert!(text.contains("(VALUES ($2, $3, $4), ($5, $6, $7)) AS v"), "{text}");
-        assert!(
-            text.ends_with("mappings.id = v.column1 AND mappings.sealed = v.column2"),
-            "{text}"
-        );
-        let text = replace(SealedTable::Revisions, 1);
-        assert!(text.contains("(VALUES ($2, $3, $4, $5)) AS v"), "{text}");
-        assert!(text.contains("SET sealed = v.column4"), "{text}");
-        assert!(text.ends_with("configuration_revisions.sealed = v.column3"), "{text}");
-    }
-
-    #[test]
-    fn large_values_are_written_in_portions() {
-        let row = |bytes| ResealedRow {
-            key: RowKey { id: String::new(), revision: 0 },
-            before: Vec::new(),
-            after: vec![0; bytes],
-        };
-        let rows: Vec<_> = [STATEMENT / 2, STATEMENT / 2, STATEMENT * 2, 1, 1].map(row).into();
-        let sizes: Vec<_> = portions(&rows).map(<[_]>::len).collect();
-        assert_eq!(sizes, [2, 1, 2]);
-    }
 
     #[tokio::test]
     async fn rows_of_a_generation_are_found_in_the_order_of_their_keys() {

@@ -190,6 +190,15 @@ async fn a_row_that_another_transaction_holds_is_passed_over() {
         assert_eq!(reseal(storage, SealedTable::Credentials, 2, &rows).await, Ok(2));
         holder.rollback().await.unwrap();
         assert_eq!(reseal(storage, SealedTable::Credentials, 2, &rows).await, Ok(1));
+
+        let rows: Vec<_> =
+            all(storage, SealedTable::Revisions, None, 10).await.iter().map(anew).collect();
+        let mut holder = storage.begin().await.unwrap();
+        assert_eq!(holder.reseal(SealedTable::Revisions, 2, &rows[1..2]).await, Ok(1));
+        assert_eq!(reseal(storage, SealedTable::Revisions, 2, &rows).await, Ok(2));
+        holder.commit().await.unwrap();
+        assert_eq!(reseal(storage, SealedTable::Revisions, 2, &rows).await, Ok(0));
+        assert_eq!(all(storage, SealedTable::Revisions, Some(2), 10).await.len(), 3);
     })
     .await;
 }
