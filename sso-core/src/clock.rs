@@ -8,6 +8,9 @@ use std::{
 use rustix::time::{ClockId, clock_gettime};
 use time::OffsetDateTime;
 
+/// How far the clocks of servers and masters differ at the most.
+pub const SKEW: time::Duration = time::Duration::MINUTE;
+
 /// Where the time comes from: the machine, or a test.
 #[derive(Clone, Debug)]
 pub enum Clock {

@@ -1,7 +1,7 @@
 //! What the database says to the key rings that masters offer: whether they may be used, which
 //! generations values may be sealed under, and which servers lost their right to them.
 
-use sso_core::clock::Clock;
+use sso_core::clock::{Clock, SKEW};
 use sso_proto::{Event, Reason};
 
 use uuid::Uuid;
@@ -11,9 +11,6 @@ use crate::{
     master::OfferedKeyRing,
     storage::{Admission, Change, CloseOutcome, Storage, StorageError, Transaction},
 };
-
-/// How far the clock may be behind the newest report in the database: clocks of servers differ.
-const SET_BACK: time::Duration = time::Duration::MINUTE;
 
 /// Asks the database whether this server may use a key ring, and has it remember what the ring brings:
 /// the keystore, the epoch, new generations, revocations. All of that or nothing.
@@ -72,7 +69,7 @@ pub async fn admit_kept(
     // Whoever sets the clock back would make the lease of the kept keys longer.
     let servers = storage.servers().await?;
     let (now, known) = (clock.now(), servers.iter().map(|server| server.last_seen_at).max());
-    if let Some(known) = known.filter(|known| *known > now + SET_BACK) {
+    if let Some(known) = known.filter(|known| *known > now + SKEW) {
         let message = format!(
             "the clock of this server says {now}, and the database knows a report of {known}: the kept \
              keys are not used before the clock is right"

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sso_core::clock::Clock;
+use sso_core::clock::{Clock, SKEW};
 use time::OffsetDateTime;
 
 use crate::{
@@ -20,8 +20,6 @@ const STALE: time::Duration = time::Duration::HOUR;
 /// Counts of one server may take one part in so many of its time, while values are sealed again or a generation
 /// is to be closed.
 const SHARE: u32 = 100;
-/// How far the clocks of servers and masters differ at the most.
-const SKEW: time::Duration = time::Duration::MINUTE;
 /// Between two attempts to close a generation.
 const CLOSING: Duration = Duration::from_secs(1);
 /// Between two tellings, when nothing but progress is new.

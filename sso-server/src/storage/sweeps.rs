@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use sqlx::{AnyConnection, Connection as _};
+use sso_core::clock::SKEW;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -49,8 +50,6 @@ const NOTE: &str = "\
     VALUES ($1, $2, $3, $4) ON CONFLICT (generation) DO UPDATE SET revisions = excluded.revisions, \
     credentials = excluded.credentials, counted_at = excluded.counted_at \
     WHERE excluded.counted_at >= sealed_counts.counted_at OR sealed_counts.counted_at > $5";
-/// How far the clocks of servers differ at the most.
-const SKEW: time::Duration = time::Duration::MINUTE;
 
 pub(super) const STATEMENTS: &[Statement] = &[
     Statement::same(COUNT_REVISIONS),

@@ -72,6 +72,14 @@ pub struct Plan {
     pub parts: Vec<Part>,
 }
 
+impl Plan {
+    /// Every request in flight is sent again when it is answered; a refusal ends the round.
+    #[must_use]
+    pub fn closed_loop(threads: usize, duration: Duration, parts: Vec<Part>) -> Self {
+        Self { threads, duration, rate: None, refusals: false, parts }
+    }
+}
+
 /// What came of it.
 #[derive(Debug)]
 pub struct Outcome {

@@ -4,19 +4,9 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use sso_core::clock::Clock;
 use tokio::sync::Semaphore;
 
-use super::{
-    super::{DatabaseSettings, DatabaseUrl},
-    *,
-};
-
-async fn storage(folder: &std::path::Path) -> Storage {
-    let url = format!("sqlite:{}", folder.join("sso.db").display());
-    let settings = DatabaseSettings::new(DatabaseUrl::parse(&url).unwrap());
-    Storage::open(&settings, Clock::System).await.unwrap()
-}
+use super::{super::plans::storage, *};
 
 /// Reads that end one by one, when they are let.
 static GATE: Semaphore = Semaphore::const_new(0);

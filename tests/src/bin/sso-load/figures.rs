@@ -168,13 +168,9 @@ pub(crate) fn overload(options: &OverloadOptions) -> Result<(), String> {
         let stand = &*stand;
         let plan = |in_flight: usize, rate: Option<f64>| {
             let cores = std::thread::available_parallelism().map_or(1, usize::from);
-            Plan {
-                threads: cores,
-                duration: Duration::from_secs_f64(options.seconds),
-                rate,
-                refusals: true,
-                parts: options.workload.parts(stand, 48, in_flight, 1),
-            }
+            let parts = options.workload.parts(stand, 48, in_flight, 1);
+            let duration = Duration::from_secs_f64(options.seconds);
+            Plan { rate, refusals: true, ..Plan::closed_loop(cores, duration, parts) }
         };
         let (mut goodput, mut refused, mut p99) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..options.rounds {

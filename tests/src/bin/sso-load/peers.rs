@@ -66,13 +66,8 @@ fn in_turn(
     let parts = workload.parts(stand, connections, shape.in_flight, 1);
     let sizes = stand.block_on(sizes(&parts))?;
     let echo = yardstick.instead_of(&parts, sizes.0, sizes.1);
-    let plan = |parts: &[Part]| Plan {
-        threads: shape.threads.min(connections),
-        duration: shape.duration,
-        rate: None,
-        refusals: false,
-        parts: parts.to_vec(),
-    };
+    let threads = shape.threads.min(connections);
+    let plan = |parts: &[Part]| Plan::closed_loop(threads, shape.duration, parts.to_vec());
     let server = stand.system.server(1).id();
     let (of_echo, of_server) = (stand.groups(yardstick.id()), stand.groups(server));
     let mut subjects: Vec<(String, Vec<Round>)> = vec![(ECHO.into(), vec![]), (SSO.into(), vec![])];

@@ -79,12 +79,12 @@ fn run_on(options: &RunOptions, stand: &mut Stand, report: &mut Report) -> Resul
     for workload in &options.workload {
         for connections in &options.connections {
             for in_flight in &options.in_flight {
-                let shape = Shape {
+                let load = Load {
                     workload: *workload,
                     connections: *connections,
                     in_flight: (*in_flight).max(*connections),
                 };
-                let series = interleaved(options, shape, stand, &yardstick)?;
+                let series = interleaved(options, load, stand, &yardstick)?;
                 let one = Report { series: vec![series.clone()], ..report.clone() };
                 eprintln!("{}", one.table(false));
                 report.series.push(series);
@@ -105,7 +105,7 @@ pub(crate) fn touched(workloads: &[Workload]) -> Vec<&'static str> {
 
 /// What is measured of a stand.
 #[derive(Clone, Copy)]
-struct Shape {
+struct Load {
     workload: Workload,
     connections: usize,
     in_flight: usize,
@@ -114,22 +114,22 @@ struct Shape {
 /// Rounds of the echo and of a workload in turn.
 fn interleaved(
     options: &RunOptions,
-    shape: Shape,
+    load: Load,
     stand: &mut Stand,
     yardstick: &Yardstick,
 ) -> Result<Series, String> {
-    let Shape { workload, connections, in_flight } = shape;
+    let Load { workload, connections, in_flight } = load;
     let seconds = options.seconds.ceil().max(1.0) as u64;
     let once = workload == Workload::RedeemOneTime;
     let parts = workload.parts(stand, connections, in_flight, if once { 1 } else { seconds });
     let sizes = stand.block_on(sizes(&parts))?;
     let echo = yardstick.instead_of(&parts, sizes.0, sizes.1);
+    let threads = threads(options).min(connections);
+    let duration = Duration::from_secs_f64(options.seconds);
     let plan = |parts: Vec<Part>| Plan {
-        threads: threads(options).min(connections),
-        duration: Duration::from_secs_f64(options.seconds),
         rate: options.rate,
         refusals: options.refusals,
-        parts,
+        ..Plan::closed_loop(threads, duration, parts)
     };
     let server = stand.system.server(1).id();
     let (of_echo, of_server) = (stand.groups(yardstick.id()), stand.groups(server));

@@ -141,13 +141,8 @@ impl Peer for Etcd {
             in_flight: shape.in_flight,
             jobs: vec![Job { path: PathAndQuery::from_static(path), payload, share: 1 }],
         };
-        let plan = Plan {
-            threads: shape.threads.min(part.connections),
-            duration: shape.duration,
-            rate: None,
-            refusals: false,
-            parts: vec![part],
-        };
+        let threads = shape.threads.min(part.connections);
+        let plan = Plan::closed_loop(threads, shape.duration, vec![part]);
         measure(|| plan.clone(), groups)
     }
 }
