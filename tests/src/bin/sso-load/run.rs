@@ -19,7 +19,7 @@ use sso_tests::{
 };
 
 use crate::{
-    figures::read_every_row,
+    figures::read_rows,
     options::{Output, ReportOptions, RunOptions, StandOptions},
 };
 
@@ -74,7 +74,7 @@ pub(crate) fn each_stand(
 fn run_on(options: &RunOptions, stand: &mut Stand, report: &mut Report) -> Result<(), String> {
     let yardstick = Yardstick::start(stand);
     if options.warm {
-        read_every_row(stand)?;
+        read_rows(stand, 0..stand.wanted.mappings)?;
     }
     for workload in &options.workload {
         for connections in &options.connections {
