@@ -138,7 +138,7 @@ show sso --profile app-admin app disable "$application"
 refused sso --profile user config get "$application" "$identifier" --reveal
 show sso --profile app-admin app enable "$application"
 
-heading 'Who did what' 'Every change, every reveal and every refusal, never a value.'
+heading 'Who did what' 'Every change, every reveal and everybody who was denied something, never a value.'
 show sso --profile admin audit list --application "$application"
 
 printf '\n%sThat was the tour.%s\n' "$bold" "$plain"

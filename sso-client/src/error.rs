@@ -281,8 +281,10 @@ fn hint(reason: Reason) -> Option<&'static str> {
         }
         Reason::NotSsoAdministrator
         | Reason::NotAffiliateAdministrator
-        | Reason::NotApplicationAdministrator
         | Reason::NotApplicationUser => "'sso status' shows your account and groups",
+        Reason::NotApplicationAdministrator => {
+            "'sso status' shows your account and groups; a user of a config store reads with --reveal"
+        }
         Reason::ConfigurationNotFound => "'sso config list APP' shows the identifiers that are set",
         Reason::MappingNotFound => {
             "'sso mapping list APP' shows the mappings; 'sso mapping create APP ACCOUNT EXTERNAL' makes one"

@@ -111,8 +111,17 @@ pub enum ProfileError {
     #[error(transparent)]
     File(#[from] SettingsError),
     /// A profile was named, but no profiles file is to be found.
-    #[error("profile '{0}' was named, but there is no profiles file (set SSO_CONFIG)")]
-    NoFile(String),
+    #[error(
+        "profile '{name}' was named, but there is no profiles file{}: set SSO_CONFIG to yours; 'sso dev' \
+         prints the line that sets it to that of its system",
+        at.as_ref().map(|at| format!(" {}", at.display())).unwrap_or_default()
+    )]
+    NoFile {
+        /// The profile that was asked for.
+        name: String,
+        /// Where it was looked for; `None` where there is no home either.
+        at: Option<PathBuf>,
+    },
     /// The profiles file has no such profile.
     #[error("{}: there is no profile '{name}'; there are: {known}", file.display())]
     Unknown {
@@ -456,7 +465,11 @@ impl Environment {
     }
 
     fn named(&self, name: &str) -> Result<ProfileEntry, ProfileError> {
-        let file = self.profiles_file().ok_or_else(|| ProfileError::NoFile(name.to_owned()))?;
+        let at = self.profiles_file();
+        let there = |file: &PathBuf| self.config.is_some() || file.exists();
+        let Some(file) = at.clone().filter(there) else {
+            return Err(ProfileError::NoFile { name: name.to_owned(), at });
+        };
         entry(&file, settings::load(&file)?, name)
     }
 

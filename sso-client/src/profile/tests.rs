@@ -202,7 +202,12 @@ fn what_is_missing_is_named() {
     let error = Profile::resolve(&Overrides::default(), &environment).unwrap_err();
     assert!(error.to_string().contains("--addr"), "{error}");
     let error = Profile::resolve(&with_profile("x"), &environment).unwrap_err();
-    assert!(matches!(error, ProfileError::NoFile(_)), "{error}");
+    assert!(matches!(error, ProfileError::NoFile { at: None, .. }), "{error}");
+    let home = Environment { home: Some("/nobody".into()), ..Environment::default() };
+    let error = Profile::resolve(&with_profile("x"), &home).unwrap_err().to_string();
+    for part in ["'x'", "/nobody/.config/sso/profiles.toml", "SSO_CONFIG", "sso dev"] {
+        assert!(error.contains(part), "{error}");
+    }
 
     let (_folder, environment) = self::environment(&[]);
     let error = Profile::resolve(&with_profile("x"), &environment).unwrap_err().to_string();
