@@ -283,7 +283,8 @@ fn hint(reason: Reason) -> Option<&'static str> {
         | Reason::NotAffiliateAdministrator
         | Reason::NotApplicationUser => "'sso status' shows your account and groups",
         Reason::NotApplicationAdministrator => {
-            "'sso status' shows your account and groups; a user of a config store reads with --reveal"
+            "'sso status' shows your account and groups; to read a configuration as a user of the \
+             application, add --reveal"
         }
         Reason::ConfigurationNotFound => "'sso config list APP' shows the identifiers that are set",
         Reason::MappingNotFound => {
@@ -404,6 +405,12 @@ mod tests {
                 assert_eq!(error.refusal().unwrap().reason, code_name(code));
             }
         }
+    }
+
+    #[test]
+    fn whoever_may_only_reveal_is_told_how() {
+        let hint = hint(Reason::NotApplicationAdministrator).unwrap();
+        assert!(hint.contains("'sso status'") && hint.contains("--reveal"), "{hint}");
     }
 
     #[test]

@@ -464,11 +464,16 @@ impl Environment {
         folder.map(|folder| folder.join("sso"))
     }
 
+    /// The profiles file; `None` where it does not exist, unless `SSO_CONFIG` points to it.
+    fn profiles_to_read(&self) -> Option<PathBuf> {
+        // Of one that may not be looked at, reading says so.
+        let there = |file: &PathBuf| self.config.is_some() || file.try_exists().unwrap_or(true);
+        self.profiles_file().filter(there)
+    }
+
     fn named(&self, name: &str) -> Result<ProfileEntry, ProfileError> {
-        let at = self.profiles_file();
-        let there = |file: &PathBuf| self.config.is_some() || file.exists();
-        let Some(file) = at.clone().filter(there) else {
-            return Err(ProfileError::NoFile { name: name.to_owned(), at });
+        let Some(file) = self.profiles_to_read() else {
+            return Err(ProfileError::NoFile { name: name.to_owned(), at: self.profiles_file() });
         };
         entry(&file, settings::load(&file)?, name)
     }
@@ -485,10 +490,7 @@ impl Environment {
     /// What the file says without being asked for a name; a missing file says nothing, unless
     /// `SSO_CONFIG` points to it.
     fn default_profile(&self) -> Result<ProfileEntry, ProfileError> {
-        let Some(file) = self.profiles_file() else { return Ok(ProfileEntry::default()) };
-        if self.config.is_none() && !file.exists() {
-            return Ok(ProfileEntry::default());
-        }
+        let Some(file) = self.profiles_to_read() else { return Ok(ProfileEntry::default()) };
         let profiles: ProfilesFile = settings::load(&file)?;
         match profiles.default.clone() {
             Some(name) => entry(&file, profiles, &name),

@@ -9,7 +9,7 @@ use rustix::time::{ClockId, clock_gettime};
 use time::OffsetDateTime;
 
 /// How far the clocks of servers and masters differ at the most.
-pub const SKEW: time::Duration = time::Duration::MINUTE;
+pub const CLOCKS_APART: time::Duration = time::Duration::MINUTE;
 
 /// Where the time comes from: the machine, or a test.
 #[derive(Clone, Debug)]

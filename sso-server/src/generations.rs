@@ -1,7 +1,7 @@
 //! What the database says to the key rings that masters offer: whether they may be used, which
 //! generations values may be sealed under, and which servers lost their right to them.
 
-use sso_core::clock::{Clock, SKEW};
+use sso_core::clock::{CLOCKS_APART, Clock};
 use sso_proto::{Event, Reason};
 
 use uuid::Uuid;
@@ -69,7 +69,7 @@ pub async fn admit_kept(
     // Whoever sets the clock back would make the lease of the kept keys longer.
     let servers = storage.servers().await?;
     let (now, known) = (clock.now(), servers.iter().map(|server| server.last_seen_at).max());
-    if let Some(known) = known.filter(|known| *known > now + SKEW) {
+    if let Some(known) = known.filter(|known| *known > now + CLOCKS_APART) {
         let message = format!(
             "the clock of this server says {now}, and the database knows a report of {known}: the kept \
              keys are not used before the clock is right"

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sso_core::clock::{Clock, SKEW};
+use sso_core::clock::{CLOCKS_APART, Clock};
 use time::OffsetDateTime;
 
 use crate::{
@@ -114,7 +114,7 @@ impl Census {
         }
         // After a start what others counted is as good, as long as all of it is under one generation.
         if self.active.is_some() {
-            self.count_again = Some(now + SKEW);
+            self.count_again = Some(now + CLOCKS_APART);
         }
         if self.active.is_some() || self.in_use.iter().any(|number| *number != active) {
             self.count_after = now;
@@ -130,7 +130,7 @@ impl Census {
     fn is_count_too_old(&self, others_count: bool) -> bool {
         let now = self.clock.now();
         // One of a clock that was far ahead says nothing.
-        let counted = self.facts.counted_at.filter(|at| *at <= now + SKEW);
+        let counted = self.facts.counted_at.filter(|at| *at <= now + CLOCKS_APART);
         counted.is_none_or(|at| at < now - STALE || at < self.count_after && !others_count)
     }
 

@@ -45,12 +45,12 @@ const HOLD_REVISIONS: &str = "SELECT k.configuration_id, k.revision \
 const HOLD_CREDENTIALS: &str = "SELECT k.id FROM unnest(string_to_array($1, ',')) AS v (id) \
     JOIN mappings k ON k.id = v.id FOR NO KEY UPDATE OF k SKIP LOCKED";
 /// No disk is waited for: a row that a crash takes back is sealed again once more. What is noted or closed
-/// because nothing is left is waited for, and all that was committed before lasts with it. Rows that others
-/// hold are waited for a moment only, as those may wait for rows that this transaction holds: PostgreSQL looks
-/// for such a circle after a second.
+/// because nothing is left is waited for, and all that was committed before lasts with it. A row that another
+/// holds is waited for a moment only, as that one may wait for rows that this transaction holds: PostgreSQL
+/// looks for such a circle after a second. The limit is set behind the savepoint, and gone with what is undone.
 const BEFORE_REPLACING: &str = "SET LOCAL synchronous_commit = off; SAVEPOINT replacing; \
     SET LOCAL lock_timeout = '20ms'";
-const WAITED: &str = "ROLLBACK TO SAVEPOINT replacing";
+const GO_BACK: &str = "ROLLBACK TO SAVEPOINT replacing";
 /// The code of PostgreSQL for a lock that was not given in time.
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 /// So much of a sealed value tells it from every other one: the random bits that it is sealed with are
@@ -62,8 +62,8 @@ const STATEMENT: usize = 32 * 1024 * 1024;
 /// The statements that are put together from parts.
 pub(super) fn built_statements(dialect: Dialect) -> Vec<String> {
     let text = |table: &SealedTable| match dialect {
-        Dialect::Sqlite => replace(*table, 2),
-        Dialect::Postgres => replace_lists(*table).to_owned(),
+        Dialect::Sqlite => sqlite_statement(*table, 2),
+        Dialect::Postgres => postgres_statement(*table).to_owned(),
     };
     let holding = [HOLD_REVISIONS, HOLD_CREDENTIALS].map(str::to_owned);
     let holding = holding.into_iter().filter(|_| dialect == Dialect::Postgres);
@@ -83,7 +83,8 @@ pub struct ResealedRow {
 
 impl Transaction {
     /// Replaces values of one table by the same sealed under this generation; how many. Rows that were
-    /// changed meanwhile, or that another transaction is changing, stay as they are.
+    /// changed meanwhile, or that another transaction is changing, stay as they are. The last thing of its
+    /// transaction: on PostgreSQL what follows waits no more than a moment for a row, and its commit for no disk.
     ///
     /// # Errors
     /// `GenerationClosed`; `Unavailable`.
@@ -97,31 +98,42 @@ impl Transaction {
             return Ok(0);
         }
         self.hold_generation(generation).await?;
-        if self.dialect() == Dialect::Sqlite {
-            let text = AssertSqlSafe(replace(table, rows.len())).into_sql_str();
-            let mut query = sqlx::query(text).bind(i64::from(generation));
-            for row in rows {
-                query = query.bind(&*row.key.id);
-                if table == SealedTable::Revisions {
-                    query = query.bind(row.key.revision);
+        match self.dialect() {
+            Dialect::Sqlite => Ok(self.replace_in_sqlite(table, generation, rows).await?),
+            Dialect::Postgres => {
+                sqlx::raw_sql(BEFORE_REPLACING).execute(self.connection()).await?;
+                let rows: Vec<_> = rows.iter().collect();
+                match self.replace_in_postgres(table, generation, &rows).await {
+                    Err(error) if code_of(&error).as_deref() == Some(LOCK_NOT_AVAILABLE) => {}
+                    replaced => return Ok(replaced?),
                 }
-                query = query.bind(&*row.before).bind(&*row.after);
+                sqlx::raw_sql(GO_BACK).execute(self.connection()).await?;
+                let held = self.hold_free_rows(table, &rows).await?;
+                Ok(self.replace_in_postgres(table, generation, &held).await?)
             }
-            return Ok(query.execute(self.connection()).await?.rows_affected());
         }
-        sqlx::raw_sql(BEFORE_REPLACING).execute(self.connection()).await?;
-        let rows: Vec<_> = rows.iter().collect();
-        match self.replace_lists(table, generation, &rows).await {
-            Err(error) if code_of(&error).as_deref() == Some(LOCK_NOT_AVAILABLE) => {}
-            replaced => return Ok(replaced?),
-        }
-        sqlx::raw_sql(WAITED).execute(self.connection()).await?;
-        let held = self.hold_free_rows(table, &rows).await?;
-        Ok(self.replace_lists(table, generation, &held).await?)
     }
 
-    /// As [`Self::reseal`] on PostgreSQL.
-    async fn replace_lists(
+    async fn replace_in_sqlite(
+        &mut self,
+        table: SealedTable,
+        generation: u32,
+        rows: &[ResealedRow],
+    ) -> sqlx::Result<u64> {
+        let text = AssertSqlSafe(sqlite_statement(table, rows.len())).into_sql_str();
+        let mut query = sqlx::query(text).bind(i64::from(generation));
+        for row in rows {
+            query = query.bind(&*row.key.id);
+            if table == SealedTable::Revisions {
+                query = query.bind(row.key.revision);
+            }
+            query = query.bind(&*row.before).bind(&*row.after);
+        }
+        Ok(query.execute(self.connection()).await?.rows_affected())
+    }
+
+    /// In as few statements as they fit in. Waits for rows that others hold.
+    async fn replace_in_postgres(
         &mut self,
         table: SealedTable,
         generation: u32,
@@ -130,7 +142,7 @@ impl Transaction {
         let mut replaced = 0;
         for rows in portions(rows) {
             let lists = Lists::of(rows);
-            let mut query = sqlx::query(replace_lists(table))
+            let mut query = sqlx::query(postgres_statement(table))
                 .bind(i64::from(generation))
                 .bind(lists.ids)
                 .bind(lists.bytes)
@@ -180,7 +192,7 @@ fn portions<'a, 'b>(rows: &'a [&'b ResealedRow]) -> impl Iterator<Item = &'a [&'
     })
 }
 
-/// Rows as [`replace_lists`] takes them.
+/// Rows as [`postgres_statement`] takes them.
 #[derive(Default)]
 struct Lists {
     ids: String,
@@ -218,7 +230,7 @@ fn add(list: &mut String, what: impl std::fmt::Display) {
     let _ = write!(list, "{comma}{what}");
 }
 
-fn replace_lists(table: SealedTable) -> &'static str {
+fn postgres_statement(table: SealedTable) -> &'static str {
     match table {
         SealedTable::Revisions => REPLACE_REVISIONS,
         SealedTable::Credentials => REPLACE_CREDENTIALS,
@@ -226,7 +238,7 @@ fn replace_lists(table: SealedTable) -> &'static str {
 }
 
 /// One statement that replaces so many values in SQLite: of constant parts and numbered places only.
-fn replace(table: SealedTable, rows: usize) -> String {
+fn sqlite_statement(table: SealedTable, rows: usize) -> String {
     let (name, columns, same) = match table {
         SealedTable::Revisions => (
             "configuration_revisions",
@@ -258,13 +270,13 @@ mod tests {
 
     #[test]
     fn statements_number_their_places_in_order() {
-        let text = replace(SealedTable::Credentials, 2);
+        let text = sqlite_statement(SealedTable::Credentials, 2);
         assert!(text.contains("(VALUES ($2, $3, $4), ($5, $6, $7)) AS v"), "{text}");
         assert!(
             text.ends_with("mappings.id = v.column1 AND mappings.sealed = v.column2"),
             "{text}"
         );
-        let text = replace(SealedTable::Revisions, 1);
+        let text = sqlite_statement(SealedTable::Revisions, 1);
         assert!(text.contains("(VALUES ($2, $3, $4, $5)) AS v"), "{text}");
         assert!(text.contains("SET sealed = v.column4"), "{text}");
         assert!(text.ends_with("configuration_revisions.sealed = v.column3"), "{text}");

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use sqlx::{AnyConnection, Connection as _};
-use sso_core::clock::SKEW;
+use sso_core::clock::CLOCKS_APART;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -140,7 +140,7 @@ impl Storage {
                 .bind(stored(count.revisions))
                 .bind(stored(count.credentials))
                 .bind(micros(now))
-                .bind(micros(now.saturating_add(SKEW)))
+                .bind(micros(now.saturating_add(CLOCKS_APART)))
                 .execute(transaction.connection())
                 .await?;
             let was_empty = known.iter().any(|it| it.number == count.generation && it.is_empty);

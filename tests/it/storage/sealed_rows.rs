@@ -203,6 +203,84 @@ async fn a_row_that_another_transaction_holds_is_passed_over() {
     .await;
 }
 
+fn account(number: u32) -> MappingKey {
+    MappingKey::Account(sso_server::model::Account::parse(&format!("D\\u{number}")).unwrap())
+}
+
+/// Transactions that wait for one another, which those of SQLite never do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn who_waits_for_a_row_that_is_sealed_again_gets_it_and_what_it_writes_stays() {
+    on_each(async |scene| {
+        let app = filled(scene, 3).await;
+        let storage = &scene.storage;
+        if !scene.is_postgres() {
+            return;
+        }
+        let rows: Vec<_> =
+            all(storage, SealedTable::Credentials, None, 10).await.iter().map(anew).collect();
+        let number = |row: &ResealedRow| {
+            let sealed = String::from_utf8(row.before.clone()).unwrap();
+            sealed.rsplit(' ').next().unwrap().parse::<u32>().unwrap()
+        };
+        let (first, last) = (account(number(&rows[0])), account(number(&rows[2])));
+        // A circle: it holds the last row, which sealing again comes to last, and wants the first.
+        let mut holder = storage.begin().await.unwrap();
+        let held = holder.lock_mapping(app.id, &last).await.unwrap().unwrap().mapping;
+        let resealing = reseal(storage, SealedTable::Credentials, 2, &rows);
+        let wanting = async {
+            holder.lock_mapping(app.id, &first).await.unwrap().unwrap();
+            let sealed = SealedCredentials { generation: 1, sealed: b"by the holder".to_vec() };
+            assert!(holder.set_credentials(&held, &sealed).await.unwrap());
+            holder.commit().await.unwrap();
+        };
+        let (resealed, ()) = tokio::join!(resealing, wanting);
+        assert!(matches!(resealed, Ok(1..=2)), "{resealed:?}");
+        let left = reseal(storage, SealedTable::Credentials, 2, &rows).await.unwrap();
+        assert_eq!(resealed.unwrap() + left, 2);
+        let stays = all(storage, SealedTable::Credentials, Some(1), 10).await;
+        assert_eq!((stays.len(), &*stays[0].sealed), (1, &b"by the holder"[..]));
+        // All of them are held.
+        let rows: Vec<_> =
+            all(storage, SealedTable::Credentials, None, 10).await.iter().map(anew).collect();
+        let mut holder = storage.begin().await.unwrap();
+        for number in 0..3 {
+            holder.lock_mapping(app.id, &account(number)).await.unwrap().unwrap();
+        }
+        assert_eq!(reseal(storage, SealedTable::Credentials, 2, &rows).await, Ok(0));
+        holder.rollback().await.unwrap();
+        assert_eq!(reseal(storage, SealedTable::Credentials, 2, &rows).await, Ok(3));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn long_values_are_told_apart_by_their_beginning_and_replaced_whole() {
+    on_each(async |scene| {
+        filled(scene, 2).await;
+        let storage = &scene.storage;
+        for table in SealedTable::ALL {
+            let long = |row: &SealedRow, fill: u8| ResealedRow {
+                key: row.key.clone(),
+                before: row.sealed.clone(),
+                after: vec![fill; 300],
+            };
+            let rows = all(storage, table, None, 10).await;
+            let many = rows.len() as u64;
+            let rows: Vec<_> = rows.iter().map(|row| long(row, b'a')).collect();
+            assert_eq!(reseal(storage, table, 1, &rows).await, Ok(many));
+            let mut rows: Vec<_> =
+                all(storage, table, None, 10).await.iter().map(|row| long(row, b'b')).collect();
+            rows[0].before[30] = b'c';
+            assert_eq!(reseal(storage, table, 2, &rows).await, Ok(many - 1));
+            let after: Vec<_> =
+                all(storage, table, None, 10).await.into_iter().map(|row| row.sealed).collect();
+            assert_eq!(after[0], [b'a'; 300]);
+            assert!(after[1..].iter().all(|sealed| *sealed == [b'b'; 300]));
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn damaged_rows_are_named_and_hide_none_behind_them() {
     on_each(async |scene| {

@@ -73,9 +73,9 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Every request in flight is sent again when it is answered; a refusal ends the round.
+    /// A closed loop, which a refusal ends.
     #[must_use]
-    pub fn closed_loop(threads: usize, duration: Duration, parts: Vec<Part>) -> Self {
+    pub fn new(threads: usize, duration: Duration, parts: Vec<Part>) -> Self {
         Self { threads, duration, rate: None, refusals: false, parts }
     }
 }

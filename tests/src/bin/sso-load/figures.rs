@@ -105,6 +105,11 @@ pub(crate) fn memory(options: &MemoryOptions) -> Result<(), String> {
         let rows = kib();
         // What reading takes by itself, such as the pages that SQLite keeps, is there after the first half.
         let each = (rows - some) * 1024.0 / (all - half).max(1) as f64;
+        if all > 0 && each < stand.wanted.value as f64 {
+            return Err(
+                "the rows do not all fit in the memory of the cache: fewer or smaller ones".into(),
+            );
+        }
         let name = format!("for each row of {} B that was read, {what}", stand.wanted.value);
         report.figures.push(figure(name, [each], "B"));
         report.figures.push(figure(format!("all rows read, {what}"), [rows / 1024.0], "MiB"));
@@ -177,7 +182,7 @@ pub(crate) fn overload(options: &OverloadOptions) -> Result<(), String> {
             let cores = std::thread::available_parallelism().map_or(1, usize::from);
             let parts = options.workload.parts(stand, 48, in_flight, 1);
             let duration = Duration::from_secs_f64(options.seconds);
-            Plan { rate, refusals: true, ..Plan::closed_loop(cores, duration, parts) }
+            Plan { rate, refusals: true, ..Plan::new(cores, duration, parts) }
         };
         let (mut goodput, mut refused, mut p99) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..options.rounds {

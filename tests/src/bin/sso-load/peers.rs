@@ -67,7 +67,7 @@ fn in_turn(
     let sizes = stand.block_on(sizes(&parts))?;
     let echo = yardstick.instead_of(&parts, sizes.0, sizes.1);
     let threads = shape.threads.min(connections);
-    let plan = |parts: &[Part]| Plan::closed_loop(threads, shape.duration, parts.to_vec());
+    let plan = |parts: &[Part]| Plan::new(threads, shape.duration, parts.to_vec());
     let server = stand.system.server(1).id();
     let (of_echo, of_server) = (stand.groups(yardstick.id()), stand.groups(server));
     let mut subjects: Vec<(String, Vec<Round>)> = vec![(ECHO.into(), vec![]), (SSO.into(), vec![])];

@@ -129,7 +129,7 @@ fn interleaved(
     let plan = |parts: Vec<Part>| Plan {
         rate: options.rate,
         refusals: options.refusals,
-        ..Plan::closed_loop(threads, duration, parts)
+        ..Plan::new(threads, duration, parts)
     };
     let server = stand.system.server(1).id();
     let (of_echo, of_server) = (stand.groups(yardstick.id()), stand.groups(server));

@@ -142,7 +142,7 @@ impl Peer for Etcd {
             jobs: vec![Job { path: PathAndQuery::from_static(path), payload, share: 1 }],
         };
         let threads = shape.threads.min(part.connections);
-        let plan = Plan::closed_loop(threads, shape.duration, vec![part]);
+        let plan = Plan::new(threads, shape.duration, vec![part]);
         measure(|| plan.clone(), groups)
     }
 }
