@@ -66,7 +66,7 @@ async fn database(stand: &Stand) -> sqlx::Result<AnyConnection> {
     sqlx::any::install_default_drivers();
     let mut database = AnyConnection::connect(&raw::database_url(&stand.system)).await?;
     if stand.wanted.database == Kind::Sqlite {
-        // Memory and log as the server has them: with the defaults a million rows take ten times as long.
+        // Memory and log as the server has them.
         let told = "PRAGMA synchronous = FULL; PRAGMA busy_timeout = 10000; \
             PRAGMA cache_size = -16384; PRAGMA wal_autocheckpoint = 4000";
         run(&mut database, told).await?;
