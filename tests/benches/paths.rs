@@ -182,7 +182,10 @@ fn vault(folder: &std::path::Path) -> Vault {
     let now = Clock::System.now();
     let authority =
         Authority::create("bench", Duration::days(30), false, now).expect("an authority");
-    let request = Request::new("server", certificates::Role::Server, Duration::days(3));
+    let request = Request {
+        dns: vec!["localhost".to_owned()],
+        ..Request::new("server", certificates::Role::Server, Duration::days(3))
+    };
     let files = authority.issue(&request, now).expect("a certificate");
     let (certificate, key) = files.write(folder, "server", true).expect("written");
     let ca = folder.join("ca.crt");
