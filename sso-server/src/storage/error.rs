@@ -150,9 +150,9 @@ fn from_database(error: &dyn sqlx::error::DatabaseError) -> StorageError {
     StorageError::Unavailable(if code.is_empty() { message } else { format!("{message} ({code})") })
 }
 
-/// What the database calls its refusal.
-pub(super) fn code_of(error: &sqlx::Error) -> Option<String> {
-    Some(error.as_database_error()?.code()?.into_owned())
+/// Whether a statement failed because it was not given a lock in time, as PostgreSQL says.
+pub(super) fn is_lock_timeout(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("55P03"))
 }
 
 /// Whether a statement failed because a row of the same unique key exists.

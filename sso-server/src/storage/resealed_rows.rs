@@ -6,7 +6,8 @@ use std::{collections::HashSet, fmt::Write as _};
 use sqlx::{AssertSqlSafe, SqlSafeStr as _};
 
 use super::{
-    Dialect, RowKey, SealedTable, StorageError, Transaction, error::code_of, sealed_rows::key,
+    Dialect, RowKey, SealedTable, StorageError, Transaction, error::is_lock_timeout,
+    sealed_rows::key,
 };
 
 /// Replaces any number of values in PostgreSQL: keys and places come as lists in one text each, marks of the
@@ -51,8 +52,6 @@ const HOLD_CREDENTIALS: &str = "SELECT k.id FROM unnest(string_to_array($1, ',')
 const BEFORE_REPLACING: &str = "SET LOCAL synchronous_commit = off; SAVEPOINT replacing; \
     SET LOCAL lock_timeout = '20ms'";
 const GO_BACK: &str = "ROLLBACK TO SAVEPOINT replacing";
-/// The code of PostgreSQL for a lock that was not given in time.
-const LOCK_NOT_AVAILABLE: &str = "55P03";
 /// So much of a sealed value tells it from every other one: the random bits that it is sealed with are
 /// in its first 40 bytes.
 const PREFIX: usize = 64;
@@ -61,13 +60,13 @@ const STATEMENT: usize = 32 * 1024 * 1024;
 
 /// The statements that are put together from parts.
 pub(super) fn built_statements(dialect: Dialect) -> Vec<String> {
-    let text = |table: &SealedTable| match dialect {
-        Dialect::Sqlite => sqlite_statement(*table, 2),
-        Dialect::Postgres => postgres_statement(*table).to_owned(),
-    };
-    let holding = [HOLD_REVISIONS, HOLD_CREDENTIALS].map(str::to_owned);
-    let holding = holding.into_iter().filter(|_| dialect == Dialect::Postgres);
-    SealedTable::ALL.iter().map(text).chain(holding).collect()
+    match dialect {
+        Dialect::Sqlite => SealedTable::ALL.map(|table| sqlite_statement(table, 2)).into(),
+        Dialect::Postgres => {
+            let texts = [REPLACE_REVISIONS, REPLACE_CREDENTIALS, HOLD_REVISIONS, HOLD_CREDENTIALS];
+            texts.map(str::to_owned).into()
+        }
+    }
 }
 
 /// A value that was sealed anew.
@@ -104,7 +103,7 @@ impl Transaction {
                 sqlx::raw_sql(BEFORE_REPLACING).execute(self.connection()).await?;
                 let rows: Vec<_> = rows.iter().collect();
                 match self.replace_in_postgres(table, generation, &rows).await {
-                    Err(error) if code_of(&error).as_deref() == Some(LOCK_NOT_AVAILABLE) => {}
+                    Err(error) if is_lock_timeout(&error) => {}
                     replaced => return Ok(replaced?),
                 }
                 sqlx::raw_sql(GO_BACK).execute(self.connection()).await?;

@@ -35,7 +35,7 @@ pub(super) async fn filled(scene: &Scene, many: u32) -> Application {
 }
 
 /// Every row of a table, read in pages of this size.
-pub(super) async fn all(
+async fn all(
     storage: &Storage,
     table: SealedTable,
     generation: Option<u32>,
@@ -53,10 +53,20 @@ pub(super) async fn all(
     }
 }
 
-pub(super) fn anew(row: &SealedRow) -> ResealedRow {
+fn anew(row: &SealedRow) -> ResealedRow {
     let mut after = row.sealed.clone();
     after.reverse();
     ResealedRow { key: row.key.clone(), before: row.sealed.clone(), after }
+}
+
+/// Every row of a table, to be sealed anew.
+pub(super) async fn all_anew(storage: &Storage, table: SealedTable) -> Vec<ResealedRow> {
+    all(storage, table, None, 100).await.iter().map(anew).collect()
+}
+
+/// The mapping of this number in [`filled`].
+fn account(number: u32) -> MappingKey {
+    MappingKey::Account(sso_server::model::Account::parse(&format!("D\\u{number}")).unwrap())
 }
 
 pub(super) async fn reseal(
@@ -108,10 +118,10 @@ async fn values_are_replaced_with_their_generation_and_nothing_else() {
     on_each(async |scene| {
         let app = filled(scene, 30).await;
         let storage = &scene.storage;
-        let key = MappingKey::Account(sso_server::model::Account::parse("D\\u3").unwrap());
+        let key = account(3);
         let before = storage.mapping(app.id, &key).await.unwrap().unwrap();
         for table in SealedTable::ALL {
-            let rows: Vec<_> = all(storage, table, None, 100).await.iter().map(anew).collect();
+            let rows = all_anew(storage, table).await;
             let many = rows.len() as u64;
             // One alone, then all of them: the first is another one by now.
             assert_eq!(reseal(storage, table, 2, &rows[..1]).await, Ok(1));
@@ -139,8 +149,7 @@ async fn a_row_that_was_changed_or_deleted_meanwhile_stays_as_it_is() {
     on_each(async |scene| {
         filled(scene, 4).await;
         let storage = &scene.storage;
-        let rows: Vec<_> =
-            all(storage, SealedTable::Credentials, None, 10).await.iter().map(anew).collect();
+        let rows = all_anew(storage, SealedTable::Credentials).await;
         scene
             .sql(if scene.is_postgres() {
                 "UPDATE mappings SET sealed = 'changed' WHERE account = 'D\\u1'"
@@ -161,11 +170,7 @@ async fn a_row_that_was_changed_or_deleted_meanwhile_stays_as_it_is() {
 async fn nothing_is_sealed_again_under_a_closed_generation() {
     on_each(async |scene| {
         filled(scene, 2).await;
-        let rows: Vec<_> = all(&scene.storage, SealedTable::Credentials, None, 10)
-            .await
-            .iter()
-            .map(anew)
-            .collect();
+        let rows = all_anew(&scene.storage, SealedTable::Credentials).await;
         scene.sql("UPDATE generations SET closed_at = 1 WHERE generation = 2").await;
         let refused = reseal(&scene.storage, SealedTable::Credentials, 2, &rows).await;
         assert_eq!(refused, Err(StorageError::GenerationClosed(2)));
@@ -182,17 +187,15 @@ async fn a_row_that_another_transaction_holds_is_passed_over() {
             // There is one writer at a time.
             return;
         }
-        let rows: Vec<_> =
-            all(storage, SealedTable::Credentials, None, 10).await.iter().map(anew).collect();
-        let key = MappingKey::Account(sso_server::model::Account::parse("D\\u1").unwrap());
+        let rows = all_anew(storage, SealedTable::Credentials).await;
+        let key = account(1);
         let mut holder = storage.begin().await.unwrap();
         holder.lock_mapping(app.id, &key).await.unwrap().unwrap();
         assert_eq!(reseal(storage, SealedTable::Credentials, 2, &rows).await, Ok(2));
         holder.rollback().await.unwrap();
         assert_eq!(reseal(storage, SealedTable::Credentials, 2, &rows).await, Ok(1));
 
-        let rows: Vec<_> =
-            all(storage, SealedTable::Revisions, None, 10).await.iter().map(anew).collect();
+        let rows = all_anew(storage, SealedTable::Revisions).await;
         let mut holder = storage.begin().await.unwrap();
         assert_eq!(holder.reseal(SealedTable::Revisions, 2, &rows[1..2]).await, Ok(1));
         assert_eq!(reseal(storage, SealedTable::Revisions, 2, &rows).await, Ok(2));
@@ -201,10 +204,6 @@ async fn a_row_that_another_transaction_holds_is_passed_over() {
         assert_eq!(all(storage, SealedTable::Revisions, Some(2), 10).await.len(), 3);
     })
     .await;
-}
-
-fn account(number: u32) -> MappingKey {
-    MappingKey::Account(sso_server::model::Account::parse(&format!("D\\u{number}")).unwrap())
 }
 
 /// Transactions that wait for one another, which those of SQLite never do.
@@ -216,8 +215,7 @@ async fn who_waits_for_a_row_that_is_sealed_again_gets_it_and_what_it_writes_sta
         if !scene.is_postgres() {
             return;
         }
-        let rows: Vec<_> =
-            all(storage, SealedTable::Credentials, None, 10).await.iter().map(anew).collect();
+        let rows = all_anew(storage, SealedTable::Credentials).await;
         let number = |row: &ResealedRow| {
             let sealed = String::from_utf8(row.before.clone()).unwrap();
             sealed.rsplit(' ').next().unwrap().parse::<u32>().unwrap()
@@ -240,8 +238,7 @@ async fn who_waits_for_a_row_that_is_sealed_again_gets_it_and_what_it_writes_sta
         let stays = all(storage, SealedTable::Credentials, Some(1), 10).await;
         assert_eq!((stays.len(), &*stays[0].sealed), (1, &b"by the holder"[..]));
         // All of them are held.
-        let rows: Vec<_> =
-            all(storage, SealedTable::Credentials, None, 10).await.iter().map(anew).collect();
+        let rows = all_anew(storage, SealedTable::Credentials).await;
         let mut holder = storage.begin().await.unwrap();
         for number in 0..3 {
             holder.lock_mapping(app.id, &account(number)).await.unwrap().unwrap();

@@ -18,7 +18,7 @@ use super::{
     generations::{close, led},
     group::record,
     identifier, insert, mappings, new_revision, on_each,
-    sealed_rows::{all, anew, filled, reseal},
+    sealed_rows::{all_anew, filled, reseal},
     write,
 };
 
@@ -272,7 +272,7 @@ async fn sealing_again_changes_no_index_of_postgresql() {
         let storage = &scene.storage;
         filled(scene, 50).await;
         let table = SealedTable::Credentials;
-        let rows: Vec<_> = all(storage, table, Some(1), 100).await.iter().map(anew).collect();
+        let rows = all_anew(storage, table).await;
         assert_eq!(reseal(storage, table, 2, &rows).await, Ok(50));
         // A connection brings its figures at its end at the latest.
         storage.close().await;
