@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use sqlx::{AnyConnection, any::AnyRow};
+use sqlx::any::AnyRow;
 use uuid::Uuid;
 
 use super::{
@@ -14,6 +14,7 @@ use super::{
     dialect::Statement,
     error::is_unique_violation,
     rows::{Columns, clean, cut, fold, json, micros},
+    whole::Bound,
 };
 use crate::model::{
     Account, Accounts, Application, ApplicationFlag, ApplicationFlags, ApplicationId,
@@ -124,8 +125,7 @@ impl Storage {
         &self,
         id: ApplicationId,
     ) -> Result<Option<ApplicationName>, StorageError> {
-        let rows =
-            sqlx::query(NAME).bind(id.to_string()).fetch_all(&mut *self.reader().await?).await?;
+        let rows = self.rows(|| sqlx::query(NAME).bind(id.to_string())).await?;
         rows.first().map(named).transpose()
     }
 
@@ -139,16 +139,17 @@ impl Storage {
         page: &PageRequest,
     ) -> Result<Page<Application>, StorageError> {
         let keys = filter.visible_to.as_deref();
-        let rows = sqlx::query(self.dialect().pick(&LIST))
-            .bind(clean(page.after.as_deref().unwrap_or_default()))
-            .bind(pattern(&filter.name_contains))
-            .bind(filter.kind.map_or("", ApplicationType::as_str))
-            .bind(fold(&filter.contact))
-            .bind(i64::from(keys.is_none()))
-            .bind(json(keys.unwrap_or_default()))
-            .bind(i64::from(page.size) + 1)
-            .fetch_all(&mut *self.reader().await?)
-            .await?;
+        let query = || {
+            sqlx::query(self.dialect().pick(&LIST))
+                .bind(clean(page.after.as_deref().unwrap_or_default()))
+                .bind(pattern(&filter.name_contains))
+                .bind(filter.kind.map_or("", ApplicationType::as_str))
+                .bind(fold(&filter.contact))
+                .bind(i64::from(keys.is_none()))
+                .bind(json(keys.unwrap_or_default()))
+                .bind(i64::from(page.size) + 1)
+        };
+        let rows = self.rows(query).await?;
         Ok(cut(assemble(&rows)?, page, |application| application.name.key().to_owned()))
     }
 
@@ -161,10 +162,7 @@ impl Storage {
         &self,
         account_key: &str,
     ) -> Result<Vec<ApplicationName>, StorageError> {
-        let rows = sqlx::query(WITH_ACCOUNT)
-            .bind(clean(account_key))
-            .fetch_all(&mut *self.reader().await?)
-            .await?;
+        let rows = self.rows(|| sqlx::query(WITH_ACCOUNT).bind(clean(account_key))).await?;
         rows.iter().map(named).collect()
     }
 }
@@ -178,7 +176,8 @@ impl Transaction {
         &mut self,
         name: &ApplicationName,
     ) -> Result<Option<Application>, StorageError> {
-        load(self.connection(), name.key()).await
+        let rows = of_name(name.key()).fetch_all(self.connection()).await?;
+        Ok(assemble(&rows)?.pop())
     }
 
     /// The application of this name, held against changes by others until the end of this
@@ -192,7 +191,8 @@ impl Transaction {
     ) -> Result<Option<Application>, StorageError> {
         let lock = self.dialect().pick(&LOCK);
         sqlx::query(lock).bind(name.key()).fetch_all(self.connection()).await?;
-        load(self.connection(), name.key()).await
+        let rows = of_name(name.key()).fetch_all(self.connection()).await?;
+        Ok(assemble(&rows)?.pop())
     }
 
     /// Writes a new application with its accounts and fields.
@@ -335,12 +335,8 @@ impl Transaction {
 }
 
 /// The application of this canonical name.
-pub(super) async fn load(
-    connection: &mut AnyConnection,
-    name_key: &str,
-) -> Result<Option<Application>, StorageError> {
-    let rows = sqlx::query(LOAD).bind(name_key).fetch_all(connection).await?;
-    Ok(assemble(&rows)?.pop())
+pub(super) fn of_name(name_key: &str) -> Bound<'_> {
+    sqlx::query(LOAD).bind(name_key)
 }
 
 /// A LIKE pattern for names that contain `part`; "" for any name.
@@ -365,7 +361,7 @@ struct Parts {
 }
 
 /// Puts applications together from rows in any order; by name.
-fn assemble(rows: &[AnyRow]) -> Result<Vec<Application>, StorageError> {
+pub(super) fn assemble(rows: &[AnyRow]) -> Result<Vec<Application>, StorageError> {
     let mut parts: HashMap<Uuid, Parts> = HashMap::new();
     let mut heads = Vec::new();
     for row in rows {

@@ -66,9 +66,8 @@ impl Storage {
             },
         };
         let (text, binds) = list(filter, after, page.size);
-        let query = sqlx::query(AssertSqlSafe(text).into_sql_str());
-        let query = binds.iter().fold(query, fill);
-        let rows = query.fetch_all(&mut *self.reader().await?).await?;
+        let text = AssertSqlSafe(text).into_sql_str();
+        let rows = self.rows(|| binds.iter().fold(sqlx::query(text.clone()), fill)).await?;
         let records = rows.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
         Ok(cut(records, page, |record| AuditPosition::of(record).to_string()))
     }

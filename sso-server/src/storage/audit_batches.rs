@@ -117,8 +117,7 @@ impl Storage {
     /// # Errors
     /// `Unavailable`, `Corrupt`.
     pub async fn audit_shipped(&self, segment: Uuid) -> Result<Option<u64>, StorageError> {
-        let query = sqlx::query(SHIPPED).bind(segment.to_string());
-        let rows = query.fetch_all(&mut *self.reader().await?).await?;
+        let rows = self.rows(|| sqlx::query(SHIPPED).bind(segment.to_string())).await?;
         let Some(row) = rows.first() else { return Ok(None) };
         Columns::named(TABLE, row, segment.to_string()).optional_number("last_offset")
     }
@@ -134,14 +133,14 @@ impl Storage {
         most: u32,
     ) -> Result<Vec<AuditBatch>, StorageError> {
         let (text, binds) = list(filter, after, most);
-        let mut query = sqlx::query(AssertSqlSafe(text).into_sql_str());
-        for bind in binds {
-            query = match bind {
-                Bind::Text(text) => query.bind(text),
-                Bind::Number(number) => query.bind(number),
-            };
-        }
-        let rows = query.fetch_all(&mut *self.reader().await?).await?;
+        let text = AssertSqlSafe(text).into_sql_str();
+        let query = || {
+            binds.iter().fold(sqlx::query(text.clone()), |query, bind| match bind {
+                Bind::Text(text) => query.bind(text.clone()),
+                Bind::Number(number) => query.bind(*number),
+            })
+        };
+        let rows = self.rows(query).await?;
         rows.iter().map(parse).collect()
     }
 }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use sqlx::{AnyConnection, any::AnyRow};
+use sqlx::any::AnyRow;
 use tokio::sync::oneshot;
 
 use super::{
@@ -485,16 +485,16 @@ async fn read(
         Some((size, text)) if keys.len() > 1 => (*size, text.as_str()),
         Some(_) | None => (1, keyed.one),
     };
-    let mut query = sqlx::query(text);
-    for place in 0..size {
-        // Nothing is stored under an empty text.
-        let key = keys.get(place);
-        query = query
-            .bind(key.map_or_else(String::new, |(application, _)| application.to_string()))
-            .bind(key.map_or("", |(_, side)| side));
-    }
-    let connection: &mut AnyConnection = &mut *storage.reader().await?;
-    Ok(query.fetch_all(connection).await?)
+    let query = || {
+        (0..size).fold(sqlx::query(text), |query, place| {
+            // Nothing is stored under an empty text.
+            let key = keys.get(place);
+            query
+                .bind(key.map_or_else(String::new, |(application, _)| application.to_string()))
+                .bind(key.map_or("", |(_, side)| side))
+        })
+    };
+    storage.rows(query).await
 }
 
 /// What was found, in the places of the keys.
@@ -514,10 +514,10 @@ fn in_places<V>(keys: usize, rows: &[AnyRow], parse: impl Fn(&AnyRow) -> Found<V
 
 /// Applications are few: each is a statement.
 async fn read_applications(storage: Storage, keys: Vec<Box<str>>) -> FoundMany<Arc<Application>> {
-    let mut connection = storage.reader().await?;
     let mut found = Vec::with_capacity(keys.len());
     for key in keys {
-        let application = applications::load(&mut connection, &key).await;
+        let rows = storage.rows(|| applications::of_name(&key)).await;
+        let application = rows.and_then(|rows| Ok(applications::assemble(&rows)?.pop()));
         found.push(application.map(|application| application.map(Arc::new)));
     }
     Ok(found)

@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use sqlx::{AnyConnection, any::AnyRow};
+use sqlx::any::AnyRow;
 use time::OffsetDateTime;
 
 #[cfg(doc)]
@@ -150,10 +150,9 @@ impl Storage {
     /// `Unavailable`, `Corrupt`.
     pub async fn change_feed(&self) -> Result<ChangeFeed, StorageError> {
         let noticed = self.clock.instant();
-        let mut connection = self.reader().await?;
-        let highest = highest(&mut connection).await?;
+        let highest = highest(self).await?;
         let floor = highest.saturating_sub(LOOK_BACK).max(0);
-        let rows = sqlx::query(GAPS).bind(floor).bind(highest).fetch_all(&mut *connection).await?;
+        let rows = self.rows(|| sqlx::query(GAPS).bind(floor).bind(highest)).await?;
         let mut gaps = Vec::new();
         for row in &rows {
             let columns = Columns::of(TABLE, row);
@@ -211,12 +210,10 @@ impl ChangeFeed {
         // Taken before the look: a gap expires only after a look that began late enough.
         let now = storage.clock.instant();
         let mut next = self.clone();
-        let mut connection = storage.reader().await?;
         let mut new = NewChanges::default();
-        next.late(&mut connection, &mut new).await?;
+        next.late(storage, &mut new).await?;
         next.gaps.retain(|gap| now.saturating_sub(gap.noticed) < PATIENCE);
-        let lost = !next.newer(&mut connection, &mut new, heads, now).await?;
-        drop(connection);
+        let lost = !next.newer(storage, &mut new, heads, now).await?;
         if lost {
             next = storage.change_feed().await?;
             new = NewChanges { records: Vec::new(), everything: true };
@@ -227,18 +224,17 @@ impl ChangeFeed {
     }
 
     /// Fills gaps with what became visible in them.
-    async fn late(
-        &mut self,
-        connection: &mut AnyConnection,
-        new: &mut NewChanges,
-    ) -> Result<(), StorageError> {
+    async fn late(&mut self, storage: &Storage, new: &mut NewChanges) -> Result<(), StorageError> {
         for gaps in self.gaps.clone().chunks(RANGES) {
-            let mut query = sqlx::query(MISSING);
-            for place in 0..RANGES {
-                let (first, last) = gaps.get(place).map_or((0, -1), |gap| (gap.first, gap.last));
-                query = query.bind(first).bind(last);
-            }
-            for row in query.bind(BATCH).fetch_all(&mut *connection).await? {
+            let range = |place| gaps.get(place).map_or((0, -1), |gap: &Gap| (gap.first, gap.last));
+            let query = || {
+                let bound = (0..RANGES).fold(sqlx::query(MISSING), |query, place| {
+                    let (first, last) = range(place);
+                    query.bind(first).bind(last)
+                });
+                bound.bind(BATCH)
+            };
+            for row in storage.rows(query).await? {
                 self.fill(number(&row)?);
                 new.take(&row, true);
             }
@@ -250,17 +246,15 @@ impl ChangeFeed {
     /// others behind it may be gone as well.
     async fn newer(
         &mut self,
-        connection: &mut AnyConnection,
+        storage: &Storage,
         new: &mut NewChanges,
         heads: bool,
         now: Duration,
     ) -> Result<bool, StorageError> {
         loop {
-            let rows = sqlx::query(if heads { NEWER } else { NEWER_WITHOUT_HEADS })
-                .bind(self.highest)
-                .bind(BATCH)
-                .fetch_all(&mut *connection)
-                .await?;
+            let text = if heads { NEWER } else { NEWER_WITHOUT_HEADS };
+            let from = self.highest;
+            let rows = storage.rows(|| sqlx::query(text).bind(from).bind(BATCH)).await?;
             let mut rows = rows.iter();
             if self.highest > 0 {
                 let anchor = rows.next().map(|row| Columns::of(TABLE, row).signed("number"));
@@ -342,8 +336,8 @@ impl Transaction {
     }
 }
 
-async fn highest(connection: &mut AnyConnection) -> Result<i64, StorageError> {
-    let rows = sqlx::query(HIGHEST).fetch_all(connection).await?;
+async fn highest(storage: &Storage) -> Result<i64, StorageError> {
+    let rows = storage.rows(|| sqlx::query(HIGHEST)).await?;
     rows.first().map_or(Ok(0), |row| Columns::of(TABLE, row).signed("highest"))
 }
 

@@ -1,12 +1,13 @@
 //! Configurations: their heads, and the sealed values of their revisions.
 
-use sqlx::{AnyConnection, any::AnyRow};
+use sqlx::any::AnyRow;
 use time::OffsetDateTime;
 
 use super::{
     Storage, StorageError, Transaction,
     dialect::Statement,
     rows::{Columns, clean, cut, json, micros, stored},
+    whole::Bound,
 };
 use crate::model::{
     ApplicationId, ConfigurationHead, ConfigurationId, HISTORY_LENGTH, Identifier, Page,
@@ -146,7 +147,8 @@ impl Storage {
         application: ApplicationId,
         identifier: &Identifier,
     ) -> Result<Option<ConfigurationHead>, StorageError> {
-        find_head(&mut *self.reader().await?, HEAD, application, identifier).await
+        let rows = self.rows(|| of_identifier(HEAD, application, identifier)).await?;
+        rows.first().map(head).transpose()
     }
 
     /// The configurations of an application that are not deleted, by identifier.
@@ -158,12 +160,13 @@ impl Storage {
         application: ApplicationId,
         page: &PageRequest,
     ) -> Result<Page<ConfigurationHead>, StorageError> {
-        let rows = sqlx::query(LIST)
-            .bind(application.to_string())
-            .bind(clean(page.after.as_deref().unwrap_or_default()))
-            .bind(i64::from(page.size) + 1)
-            .fetch_all(&mut *self.reader().await?)
-            .await?;
+        let query = || {
+            sqlx::query(LIST)
+                .bind(application.to_string())
+                .bind(clean(page.after.as_deref().unwrap_or_default()))
+                .bind(i64::from(page.size) + 1)
+        };
+        let rows = self.rows(query).await?;
         let heads = rows.iter().map(head).collect::<Result<Vec<_>, _>>()?;
         Ok(cut(heads, page, |head| head.identifier.key().to_owned()))
     }
@@ -173,8 +176,7 @@ impl Storage {
     /// # Errors
     /// `Unavailable`, `Corrupt`.
     pub async fn history(&self, id: ConfigurationId) -> Result<Vec<RevisionEntry>, StorageError> {
-        let rows =
-            sqlx::query(HISTORY).bind(id.to_string()).fetch_all(&mut *self.reader().await?).await?;
+        let rows = self.rows(|| sqlx::query(HISTORY).bind(id.to_string())).await?;
         rows.iter()
             .map(|row| {
                 let columns = Columns::named(REVISIONS, row, id.to_string());
@@ -198,7 +200,8 @@ impl Storage {
         id: ConfigurationId,
         revision: Revision,
     ) -> Result<Option<SealedRevision>, StorageError> {
-        one(&mut *self.reader().await?, id, revision).await
+        let rows = self.rows(|| of_revision(id, revision)).await?;
+        rows.first().map(|row| sealed_revision(row, id, revision)).transpose()
     }
 }
 
@@ -214,7 +217,9 @@ impl Transaction {
         identifier: &Identifier,
     ) -> Result<Option<ConfigurationHead>, StorageError> {
         let statement = self.dialect().pick(&LOCK);
-        find_head(self.connection(), statement, application, identifier).await
+        let query = of_identifier(statement, application, identifier);
+        let rows = query.fetch_all(self.connection()).await?;
+        rows.first().map(head).transpose()
     }
 
     /// The sealed values of one revision; `None` where it is not kept.
@@ -226,7 +231,8 @@ impl Transaction {
         id: ConfigurationId,
         revision: Revision,
     ) -> Result<Option<SealedRevision>, StorageError> {
-        one(self.connection(), id, revision).await
+        let rows = of_revision(id, revision).fetch_all(self.connection()).await?;
+        rows.first().map(|row| sealed_revision(row, id, revision)).transpose()
     }
 
     /// Takes the next revision number of a configuration, and its row until the end of this
@@ -342,37 +348,29 @@ impl Transaction {
     }
 }
 
-async fn find_head(
-    connection: &mut AnyConnection,
+fn of_identifier<'q>(
     statement: &'static str,
     application: ApplicationId,
-    identifier: &Identifier,
-) -> Result<Option<ConfigurationHead>, StorageError> {
-    let rows = sqlx::query(statement)
-        .bind(application.to_string())
-        .bind(identifier.key())
-        .fetch_all(connection)
-        .await?;
-    rows.first().map(head).transpose()
+    identifier: &'q Identifier,
+) -> Bound<'q> {
+    sqlx::query(statement).bind(application.to_string()).bind(identifier.key())
 }
 
-async fn one(
-    connection: &mut AnyConnection,
+fn of_revision(id: ConfigurationId, revision: Revision) -> Bound<'static> {
+    sqlx::query(ONE).bind(id.to_string()).bind(stored(revision.0))
+}
+
+fn sealed_revision(
+    row: &AnyRow,
     id: ConfigurationId,
     revision: Revision,
-) -> Result<Option<SealedRevision>, StorageError> {
-    let rows = sqlx::query(ONE)
-        .bind(id.to_string())
-        .bind(stored(revision.0))
-        .fetch_all(connection)
-        .await?;
-    let Some(row) = rows.first() else { return Ok(None) };
+) -> Result<SealedRevision, StorageError> {
     let columns = Columns::named(REVISIONS, row, format!("{id}, revision {revision}"));
-    Ok(Some(SealedRevision {
+    Ok(SealedRevision {
         revision,
         sealed: columns.bytes("sealed")?,
         generation: columns.number("generation")?,
-    }))
+    })
 }
 
 pub(super) fn configuration(row: &AnyRow) -> Result<Option<StoredConfiguration>, StorageError> {

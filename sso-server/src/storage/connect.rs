@@ -17,7 +17,8 @@ use sso_core::{clock::Clock, secret::SecretText};
 use sso_proto::Event;
 
 use super::{
-    Dialect, Group, Storage, StorageError, Waiting, Writers, batches::Batches, notices::Notices,
+    Dialect, Group, Losses, Storage, StorageError, Waiting, Writers, batches::Batches,
+    error::may_pass, notices::Notices,
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -25,9 +26,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How long an operation waits for a connection to become free.
 pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// A connection that rested for longer is tried before it is used.
-const TRUSTED: Duration = Duration::from_secs(1);
 
 /// Where the database is. Holds no password.
 #[derive(Clone, PartialEq, Eq)]
@@ -168,8 +166,10 @@ impl Storage {
             // Writers that wait for each other leave connections for those who only read.
             Dialect::Postgres => (most - most / 2, most / 2),
         };
-        let readers = pool(&options, readers, dialect.on_connect(dialect == Dialect::Postgres));
-        let writers = pool(&options, writers, dialect.on_connect(true));
+        let losses = Losses::new(clock.clone());
+        let reads = dialect.on_connect(dialect == Dialect::Postgres);
+        let readers = pool(&options, readers, reads, &losses);
+        let writers = pool(&options, writers, dialect.on_connect(true), &losses);
         let notices = match dialect {
             Dialect::Sqlite => None,
             Dialect::Postgres => Some(Notices::new(&options)?),
@@ -184,7 +184,7 @@ impl Storage {
             Dialect::Postgres => Writers::Postgres(writers),
         };
         let waiting = Waiting::default();
-        Ok(Self { readers, writers, waiting, runtime, clock, notices, batches })
+        Ok(Self { readers, writers, waiting, runtime, clock, losses, notices, batches })
     }
 }
 
@@ -201,16 +201,24 @@ fn tell_encryption(options: &AnyConnectOptions, database: &DatabaseUrl) {
     }
 }
 
-fn pool(options: &AnyConnectOptions, most: u32, on_connect: &'static str) -> AnyPool {
+fn pool(
+    options: &AnyConnectOptions,
+    most: u32,
+    on_connect: &'static str,
+    losses: &Losses,
+) -> AnyPool {
+    let losses = losses.clone();
     AnyPoolOptions::new()
         .max_connections(most)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         // One that was at work a moment ago is not asked first whether it lives: that would double the way
-        // to the database and back of every read. One that died meanwhile fails its next statement.
+        // to the database and back of every read. One that died meanwhile fails its next statement, and the
+        // others are asked from then on.
         .test_before_acquire(false)
-        .before_acquire(|connection, about| {
+        .before_acquire(move |connection, about| {
+            let doubt = losses.doubt(about.idle_for);
             Box::pin(async move {
-                if about.idle_for > TRUSTED {
+                if doubt {
                     connection.ping().await?;
                 }
                 Ok(true)
@@ -272,16 +280,6 @@ async fn prepare(
         }
     }
     connection.close().await.map_err(sort)
-}
-
-/// Whether trying again can help: the server is not there yet, is starting, or is full.
-fn may_pass(error: &sqlx::Error) -> bool {
-    match error.as_database_error() {
-        Some(error) => error.code().is_some_and(|code| {
-            matches!(&*code, "57P03" | "53300" | "5") || code.starts_with("08")
-        }),
-        None => matches!(error, sqlx::Error::Io(_)),
-    }
 }
 
 /// Switches the file to the write-ahead log: readers go on while one writes. The file remembers it.

@@ -150,9 +150,30 @@ fn from_database(error: &dyn sqlx::error::DatabaseError) -> StorageError {
     StorageError::Unavailable(if code.is_empty() { message } else { format!("{message} ({code})") })
 }
 
+/// Whether connecting again can help: the server is not there yet, is starting, or is full.
+pub(super) fn may_pass(error: &sqlx::Error) -> bool {
+    match error.as_database_error() {
+        Some(error) => error.code().is_some_and(|code| {
+            matches!(&*code, "57P03" | "53300" | "5") || code.starts_with("08")
+        }),
+        None => matches!(error, sqlx::Error::Io(_)),
+    }
+}
+
 /// Whether a statement failed because it was not given a lock in time, as PostgreSQL says.
 pub(super) fn is_lock_timeout(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("55P03"))
+}
+
+/// Whether a statement failed because the database, or the way to it, dropped the connection.
+pub(super) fn is_connection_lost(error: &sqlx::Error) -> bool {
+    match error.as_database_error() {
+        // "operator intervention" where it ends connections, and "connection exception".
+        Some(error) => error.code().is_some_and(|code| {
+            matches!(&*code, "57P01" | "57P02" | "57P05") || code.starts_with("08")
+        }),
+        None => matches!(error, sqlx::Error::Io(_)),
+    }
 }
 
 /// Whether a statement failed because a row of the same unique key exists.

@@ -141,7 +141,8 @@ impl Storage {
         let mut connection = self.reader().await?;
         let (epoch, primary) = leader(&mut connection, LEADER).await?;
         let generations = list(&mut connection).await?;
-        let revocations = revocations(&mut connection).await?;
+        drop(connection);
+        let revocations = self.revocations().await?;
         Ok(KnownGenerations { epoch, primary, generations, revocations })
     }
 
@@ -150,7 +151,7 @@ impl Storage {
     /// # Errors
     /// `Unavailable`, `Corrupt`.
     pub async fn revocations(&self) -> Result<Revocations, StorageError> {
-        revocations(&mut *self.reader().await?).await
+        revocations(&self.rows(|| sqlx::query(REVOCATIONS)).await?)
     }
 }
 
@@ -283,7 +284,7 @@ impl Transaction {
                 .execute(self.connection())
                 .await?;
         }
-        revocations(self.connection()).await
+        revocations(&sqlx::query(REVOCATIONS).fetch_all(self.connection()).await?)
     }
 }
 
@@ -349,8 +350,7 @@ async fn list(connection: &mut AnyConnection) -> Result<Vec<StoredGeneration>, S
     rows.iter().map(parse).collect()
 }
 
-async fn revocations(connection: &mut AnyConnection) -> Result<Revocations, StorageError> {
-    let rows = sqlx::query(REVOCATIONS).fetch_all(connection).await?;
+fn revocations(rows: &[AnyRow]) -> Result<Revocations, StorageError> {
     let parse = |row: &AnyRow| {
         let columns = Columns::of("revocations", row);
         Ok((columns.text("server")?, columns.number("number")?))

@@ -160,14 +160,15 @@ impl Storage {
             (Some(_), _) => return Ok(Page { entries: Vec::new(), next: None }),
         };
         let (text, binds) = list(self.dialect(), filter, account);
-        let mut query = sqlx::query(AssertSqlSafe(text).into_sql_str())
-            .bind(clean(name))
-            .bind(i64::from(page.size) + 1)
-            .bind(clean(id));
-        for bind in binds {
-            query = query.bind(bind);
-        }
-        let rows = query.fetch_all(&mut *self.reader().await?).await?;
+        let text = AssertSqlSafe(text).into_sql_str();
+        let query = || {
+            let query = sqlx::query(text.clone())
+                .bind(clean(name))
+                .bind(i64::from(page.size) + 1)
+                .bind(clean(id));
+            binds.iter().fold(query, |query, bind| query.bind(bind.clone()))
+        };
+        let rows = self.rows(query).await?;
         let mappings = rows.iter().map(listed).collect::<Result<Vec<_>, _>>()?;
         Ok(cut(mappings, page, |(mapping, name)| position(mapping, name)))
     }

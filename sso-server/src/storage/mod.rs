@@ -16,6 +16,7 @@ mod dialect;
 mod error;
 mod generations;
 mod group;
+mod losses;
 mod mappings;
 mod migrate;
 mod next_revisions;
@@ -48,7 +49,10 @@ use sqlx::{AnyPool, any::Any, pool::PoolConnection};
 use sso_core::clock::Clock;
 use tokio::runtime::Handle;
 
-use self::group::{Group, MOST_WAITING};
+use self::{
+    group::{Group, MOST_WAITING},
+    losses::Losses,
+};
 
 pub use applications::ApplicationFilter;
 pub use audit_batches::{AuditBatch, BatchFilter, BatchPosition};
@@ -76,6 +80,7 @@ pub struct Storage {
     /// and go.
     runtime: Handle,
     clock: Clock,
+    losses: Losses,
     /// Where servers tell each other that something changed.
     notices: Option<notices::Notices>,
     batches: Arc<batches::Batches>,
@@ -138,8 +143,7 @@ impl Storage {
     /// # Errors
     /// `Unavailable` when it does not.
     pub async fn ping(&self) -> Result<(), StorageError> {
-        sqlx::query("SELECT 1").fetch_all(&mut *self.reader().await?).await?;
-        Ok(())
+        self.rows(|| sqlx::query("SELECT 1")).await.map(drop)
     }
 
     /// Gives every connection back. Operations that begin later fail as `Unavailable`.

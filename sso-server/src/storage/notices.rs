@@ -81,8 +81,11 @@ impl Storage {
         listener.listen(CHANNEL).await?;
         heard();
         loop {
-            // `None`: the connection was lost and will be made anew.
+            // `None`: the connection was lost and will be made anew. The others are hardly better off.
             let word = listener.try_recv().await?;
+            if word.is_none() {
+                self.losses.note();
+            }
             if word.is_none_or(|word| word.payload() != own) {
                 heard();
             }

@@ -39,8 +39,7 @@ impl Storage {
     /// # Errors
     /// `Unavailable`, `Corrupt`.
     pub async fn principal(&self, account: &Account) -> Result<Option<Principal>, StorageError> {
-        let rows =
-            sqlx::query(LOAD).bind(account.key()).fetch_all(&mut *self.reader().await?).await?;
+        let rows = self.rows(|| sqlx::query(LOAD).bind(account.key())).await?;
         rows.first().map(parse).transpose()
     }
 
@@ -53,12 +52,13 @@ impl Storage {
         replaced: bool,
         page: &PageRequest,
     ) -> Result<Page<Principal>, StorageError> {
-        let rows = sqlx::query(LIST)
-            .bind(clean(page.after.as_deref().unwrap_or_default()))
-            .bind(i64::from(replaced))
-            .bind(i64::from(page.size) + 1)
-            .fetch_all(&mut *self.reader().await?)
-            .await?;
+        let query = || {
+            sqlx::query(LIST)
+                .bind(clean(page.after.as_deref().unwrap_or_default()))
+                .bind(i64::from(replaced))
+                .bind(i64::from(page.size) + 1)
+        };
+        let rows = self.rows(query).await?;
         let principals = rows.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
         Ok(cut(principals, page, |principal| principal.account.key().to_owned()))
     }

@@ -192,7 +192,6 @@ impl Storage {
         after: Option<&RowKey>,
         limit: u32,
     ) -> Result<SealedRows, StorageError> {
-        let mut connection = self.reader().await?;
         let (id, revision) = after.map_or(("", 0), |key| (&*key.id, key.revision));
         let of_revisions = table == SealedTable::Revisions;
         let statement = match (table, generation) {
@@ -201,16 +200,18 @@ impl Storage {
             (SealedTable::Credentials, None) => ALL_CREDENTIALS,
             (SealedTable::Credentials, Some(_)) => self.dialect().pick(&CREDENTIALS_OF),
         };
-        let mut query = sqlx::query(statement).bind(id);
-        if of_revisions {
-            query = query.bind(revision);
-        }
-        query = query.bind(i64::from(limit));
-        if let Some(generation) = generation {
-            query = query.bind(i64::from(generation));
-        }
-        let read = query.fetch_all(&mut *connection).await?;
-        drop(connection);
+        let query = || {
+            let mut query = sqlx::query(statement).bind(id);
+            if of_revisions {
+                query = query.bind(revision);
+            }
+            query = query.bind(i64::from(limit));
+            match generation {
+                Some(generation) => query.bind(i64::from(generation)),
+                None => query,
+            }
+        };
+        let read = self.rows(query).await?;
         let mut found = SealedRows::default();
         for row in &read {
             let key = key(table, row)?;

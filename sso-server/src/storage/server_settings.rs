@@ -1,6 +1,6 @@
 //! What administrators set for single servers.
 
-use sqlx::AnyConnection;
+use sqlx::any::AnyRow;
 use time::OffsetDateTime;
 
 use super::{
@@ -36,7 +36,8 @@ impl Storage {
     /// # Errors
     /// `Unavailable`, `Corrupt`.
     pub async fn server_settings(&self, server: &str) -> Result<ServerSettings, StorageError> {
-        load(&mut *self.reader().await?, LOAD, server).await
+        let rows = self.rows(|| sqlx::query(LOAD).bind(clean(server))).await?;
+        parse(server, rows.first())
     }
 }
 
@@ -52,7 +53,9 @@ impl Transaction {
         server: &str,
     ) -> Result<ServerSettings, StorageError> {
         let statement = self.dialect().pick(&LOCK);
-        load(self.connection(), statement, server).await
+        let query = sqlx::query(statement).bind(clean(server));
+        let rows = query.fetch_all(self.connection()).await?;
+        parse(server, rows.first())
     }
 
     /// Writes the settings of one server.
@@ -77,13 +80,8 @@ impl Transaction {
     }
 }
 
-async fn load(
-    connection: &mut AnyConnection,
-    statement: &'static str,
-    server: &str,
-) -> Result<ServerSettings, StorageError> {
-    let rows = sqlx::query(statement).bind(clean(server)).fetch_all(connection).await?;
-    let Some(row) = rows.first() else { return Ok(ServerSettings::default()) };
+fn parse(server: &str, row: Option<&AnyRow>) -> Result<ServerSettings, StorageError> {
+    let Some(row) = row else { return Ok(ServerSettings::default()) };
     let columns = Columns::named("server_settings", row, server);
     let settings = ServerSettings {
         positive_audit_level: columns.number("positive_audit_level")?,

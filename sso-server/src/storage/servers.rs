@@ -25,7 +25,7 @@ impl Storage {
     /// # Errors
     /// `Unavailable`, `Corrupt`.
     pub async fn servers(&self) -> Result<Vec<ServerEntry>, StorageError> {
-        let rows = sqlx::query(LIST).fetch_all(&mut *self.reader().await?).await?;
+        let rows = self.rows(|| sqlx::query(LIST)).await?;
         rows.iter()
             .map(|row| {
                 let name = Columns::of("servers", row).text("name")?;

@@ -174,8 +174,7 @@ impl Storage {
     /// # Errors
     /// `Unavailable`, `Corrupt`.
     pub async fn others_in_use(&self, active: u32) -> Result<OtherGenerations, StorageError> {
-        let mut connection = self.reader().await?;
-        let rows = sqlx::query(IN_USE).bind(i64::from(active)).fetch_all(&mut *connection).await?;
+        let rows = self.rows(|| sqlx::query(IN_USE).bind(i64::from(active))).await?;
         let mut others = OtherGenerations::default();
         for row in &rows {
             let generation: u32 = Columns::of("generations", row).number("generation")?;

@@ -1,7 +1,6 @@
 //! The one row of the SSO system itself.
 
 use sqlx::{
-    AnyConnection,
     any::{Any, AnyArguments, AnyRow},
     query::Query,
 };
@@ -71,7 +70,8 @@ impl Storage {
     /// # Errors
     /// `Unavailable`, `Corrupt`.
     pub async fn system(&self) -> Result<Option<SystemRecord>, StorageError> {
-        load(&mut *self.reader().await?, self.dialect().pick(&LOAD)).await
+        let rows = self.rows(|| sqlx::query(self.dialect().pick(&LOAD))).await?;
+        rows.first().map(parse).transpose()
     }
 }
 
@@ -82,7 +82,8 @@ impl Transaction {
     /// `Unavailable`, `Corrupt`.
     pub async fn lock_system(&mut self) -> Result<Option<SystemRecord>, StorageError> {
         let statement = self.dialect().pick(&LOAD_FOR_CHANGE);
-        load(self.connection(), statement).await
+        let rows = sqlx::query(statement).fetch_all(self.connection()).await?;
+        rows.first().map(parse).transpose()
     }
 
     /// Writes the row of a new system; `false` when there is one already, and nothing is done. Of
@@ -158,14 +159,6 @@ fn with_settings<'q>(
         .bind(json(&global.configuration_readers.to_texts()))
         .bind(json(&global.auditors.to_texts()))
         .bind(micros(at))
-}
-
-async fn load(
-    connection: &mut AnyConnection,
-    statement: &'static str,
-) -> Result<Option<SystemRecord>, StorageError> {
-    let rows = sqlx::query(statement).fetch_all(connection).await?;
-    rows.first().map(parse).transpose()
 }
 
 fn parse(row: &AnyRow) -> Result<SystemRecord, StorageError> {

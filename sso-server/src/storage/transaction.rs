@@ -54,13 +54,17 @@ impl Storage {
             Writers::Sqlite(group, _) => Inner::Sqlite(group.begin(long).await?),
             Writers::Postgres(writers) => {
                 let (place, writers) = (self.waiting.enter()?, writers.clone());
-                let text = self.dialect().begin_write();
+                let (text, losses) = (self.dialect().begin_write(), self.losses.clone());
                 // A begin that is dropped half-way leaves the connection inside of a transaction that the
                 // driver does not know of, and what the next one commits by a statement of its own would
                 // be undone with it. So it goes on to its end, whoever waits for it, and is undone then.
                 let begin = self.runtime.spawn(async move {
                     let _place = place;
-                    writers.begin_with(text).await
+                    match writers.begin_with(text).await {
+                        // Nothing was done yet: another connection serves as well.
+                        Err(error) if losses.note_if(&error) => writers.begin_with(text).await,
+                        begun => begun,
+                    }
                 });
                 let begun = begin.await;
                 Inner::Postgres(begun.map_err(|_| StorageError::Unavailable(STOPPING.into()))??)

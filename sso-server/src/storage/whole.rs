@@ -61,7 +61,12 @@ impl Storage {
                     let _place = self.waiting.enter()?;
                     within(&self.runtime, writers.acquire()).await?
                 };
-                Ok(bind(whole.postgres).fetch_all(&mut *connection).await?)
+                let written = bind(whole.postgres).fetch_all(&mut *connection).await;
+                // Whether it was written is not known.
+                if let Err(error) = &written {
+                    self.losses.note_if(error);
+                }
+                Ok(written?)
             }
         }
     }

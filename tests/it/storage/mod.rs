@@ -7,6 +7,7 @@ mod changes;
 mod configurations;
 mod generations;
 mod group;
+mod losses;
 mod mappings;
 mod principals;
 mod schema;
