@@ -21,6 +21,7 @@ pub mod clock;
 pub mod connector;
 pub mod derive;
 pub mod exit;
+pub mod huge_pages;
 pub mod key_ring;
 pub mod lanes;
 pub mod late_span;

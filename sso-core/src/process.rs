@@ -1,8 +1,11 @@
-//! How a process stands to the one that started it.
+//! What a process is to the system, and to the one that started it.
 
-use std::io;
+use std::{io, time::Duration};
 
-use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+use rustix::{
+    process::{Pid, Signal, getppid, set_parent_process_death_signal},
+    time::{ClockId, clock_gettime},
+};
 use serde::Deserialize;
 
 /// Whether this process may do everything on this machine, which none of the programs needs.
@@ -15,6 +18,12 @@ pub fn is_root() -> bool {
 #[must_use]
 pub fn user_id() -> u32 {
     rustix::process::geteuid().as_raw()
+}
+
+/// The time that this process had of all processors so far.
+#[must_use]
+pub fn processor_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or_default()
 }
 
 /// Section `[process]` of every program.

@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 use sso_core::{
     clock::Clock,
     exit::Exit,
+    huge_pages::{self, WithoutHugePages},
     memory, process, telemetry,
     tls::{self, Application, TlsReloader},
 };
@@ -42,8 +43,10 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
+    // Before the settings, which may name files of many members, take memory.
+    let without_huge_pages = huge_pages::do_without();
     let arguments = Arguments::parse();
-    match act(&arguments) {
+    match act(&arguments, without_huge_pages) {
         Ok(()) => Exit::Ok.into(),
         Err((exit, message)) => {
             // Nothing better can be done where standard error is gone.
@@ -53,7 +56,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn act(arguments: &Arguments) -> Result<(), (Exit, String)> {
+fn act(arguments: &Arguments, without_huge_pages: WithoutHugePages) -> Result<(), (Exit, String)> {
     let settings = |error: &dyn std::fmt::Display| (Exit::Settings, error.to_string());
     let loaded = Settings::load(&arguments.settings).map_err(|error| settings(&error))?;
     tls::install_provider();
@@ -74,11 +77,11 @@ fn act(arguments: &Arguments) -> Result<(), (Exit, String)> {
             let _ = std::io::stdout().write_all(lines.as_bytes());
             Ok(())
         }
-        Verb::Run => run(loaded),
+        Verb::Run => run(loaded, without_huge_pages),
     }
 }
 
-fn run(settings: Settings) -> Result<(), (Exit, String)> {
+fn run(settings: Settings, without_huge_pages: WithoutHugePages) -> Result<(), (Exit, String)> {
     let refused = |error: &dyn std::fmt::Display| (Exit::Refused, error.to_string());
     settings.process.apply().map_err(|error| refused(&error))?;
     memory::harden_process().map_err(|error| refused(&error))?;
@@ -93,7 +96,8 @@ fn run(settings: Settings) -> Result<(), (Exit, String)> {
         .enable_all()
         .build()
         .map_err(|error| refused(&error))?;
-    runtime.block_on(server::run(settings, metrics)).map_err(|error: ServerError| {
+    let serving = server::run(settings, metrics, without_huge_pages);
+    runtime.block_on(serving).map_err(|error: ServerError| {
         tracing::error!(event = Event::StartFailed.number(), %error, "ended");
         (error.exit(), error.to_string())
     })

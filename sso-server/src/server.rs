@@ -12,6 +12,7 @@ use sso_core::{
     clock::Clock,
     connector::ClientTls,
     exit::Exit,
+    huge_pages::WithoutHugePages,
     lanes::{self, Lanes},
     local::{LocalError, LocalListener},
     operations::{Pages, Readiness, serve_operations},
@@ -110,11 +111,15 @@ struct Parts {
     resealer: Resealer,
 }
 
-/// Runs a server until it is told to stop.
+/// Runs a server until it is told to stop. It does without huge pages until it has work.
 ///
 /// # Errors
 /// See [`ServerError`].
-pub async fn run(settings: Settings, metrics: Metrics) -> Result<(), ServerError> {
+pub async fn run(
+    settings: Settings,
+    metrics: Metrics,
+    without_huge_pages: WithoutHugePages,
+) -> Result<(), ServerError> {
     let stages = Shutdown::install(settings.stop_grace)
         .map_err(|error| ServerError::Start(error.to_string()))?;
     settings.audit.check().map_err(ServerError::Start)?;
@@ -192,6 +197,7 @@ pub async fn run(settings: Settings, metrics: Metrics) -> Result<(), ServerError
     let serving = serve(serving, door, listener, local, Arc::clone(&parts.tls));
     tracing::info!(event = Event::Started.number(), %address, server = settings.name, "serving");
     shutdown::notify_ready();
+    tokio::spawn(without_huge_pages.until_busy());
     let stop = stages.stop();
     tokio::select! {
         () = serving => {}

@@ -9,10 +9,15 @@ use base64::{
     Engine as _,
     engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD},
 };
+use futures_util::future::try_join_all;
 use rustix::process::{Pid, Signal, kill_process};
 use sso_core::secret::SecretText;
 use sso_master::backup::{Backup, Opener};
-use sso_tests::system::{Database, System, Timing, eventually};
+use sso_tests::{
+    raw,
+    system::{Database, System, Timing, eventually},
+};
+use tokio::runtime::Runtime;
 
 /// Bytes that are read at once; what lies over a border is read twice.
 const PIECE: usize = 1 << 20;
@@ -219,4 +224,36 @@ fn a_program_that_dies_of_a_fault_leaves_no_core() {
             .collect();
         assert!(cores.is_empty(), "{cores:?}");
     }
+}
+
+/// Whether a process takes huge pages where the system has them.
+fn takes_huge_pages(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the status");
+    let line = status.lines().find_map(|line| line.strip_prefix("THP_enabled:"));
+    line.expect("Linux 5.0 or newer").trim() == "1"
+}
+
+#[test]
+fn a_server_takes_huge_pages_once_it_has_work() {
+    if !takes_huge_pages(std::process::id()) {
+        sso_tests::left_out("MEMORY", "whoever started this test takes no huge pages");
+        return;
+    }
+    let mut system = System::start_with(Database::Sqlite, 1, Timing::default());
+    let pid = system.server(1).id();
+    assert!(!takes_huge_pages(pid), "it has hardly started");
+    let runtime = Runtime::new().expect("a runtime");
+    let channel = {
+        let _guard = runtime.enter();
+        raw::channel(&system, 1, "user")
+    };
+    let ask = || raw::call(&channel, "/sso.v1.System/GetServerStatus", Vec::new());
+    eventually("it takes them", SOON, || {
+        runtime.block_on(async {
+            for _ in 0..50 {
+                try_join_all((0..8).map(|_| ask())).await.expect("answers");
+            }
+        });
+        takes_huge_pages(pid).then_some(())
+    });
 }
