@@ -14,7 +14,7 @@ mod settings;
 
 use std::time::Duration;
 
-use sso_core::clock::Clock;
+use sso_core::{clock::Clock, process::processor_time};
 use sso_proto::Event;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -330,6 +330,7 @@ impl Resealer {
         allowed: u32,
     ) -> Result<Duration, Error> {
         let active = pass.active;
+        self.pace.resume(self.clock.instant(), processor_time());
         // Kept over whatever fails from here on: the rows say what is done.
         self.work = Work::Pass(lease.clone(), pass.clone());
         let rows = self.pace.rows(allowed);
@@ -365,6 +366,7 @@ impl Resealer {
             self.set_left(active);
         }
         self.show(news);
+        self.pace.pause(self.clock.instant(), processor_time());
         Ok(pause)
     }
 

@@ -9,11 +9,14 @@ const LONGEST_WRITE: Duration = Duration::from_millis(200);
 /// With so few rows the cost of the transaction itself shows.
 const LEAST_ROWS: u32 = 10;
 const FIRST_ROWS: u32 = 100;
-/// What others get after each transaction on SQLite, at least and at most; in between half of the time
-/// that it took. Writers of this process come before the next one either way, as turns are given in order;
-/// those of another one look now and then whether the file is free.
+/// What others get after each transaction on SQLite, at least and at most; in between as long as it took,
+/// while they have work, so that who reads is kept waiting for half of the time at most. Writers of this
+/// process come before the next one either way, as turns are given in order; those of another one look now
+/// and then whether the file is free.
 const GAP: Duration = Duration::from_millis(5);
 const LONGEST_GAP: Duration = Duration::from_millis(100);
+/// Others have work where this process used more than such a part of one processor while this paused.
+const WORK: u32 = 4;
 /// What the rate shown is measured over.
 const WINDOW: Duration = Duration::from_secs(10);
 
@@ -24,13 +27,24 @@ pub(super) struct Pace {
     most: u32,
     rows: u32,
     begun: Duration,
+    /// When the last pause began, and the processor time of this process then.
+    paused: Option<(Duration, Duration)>,
+    others_work: bool,
     done: VecDeque<(Duration, u64)>,
 }
 
 impl Pace {
     pub(super) fn new(dialect: Dialect, most: u32) -> Self {
         let rows = FIRST_ROWS.min(most).max(1);
-        Self { dialect, most: most.max(1), rows, begun: Duration::ZERO, done: VecDeque::new() }
+        Self {
+            dialect,
+            most: most.max(1),
+            rows,
+            begun: Duration::ZERO,
+            paused: None,
+            others_work: true,
+            done: VecDeque::new(),
+        }
     }
 
     /// Work begins at this instant.
@@ -61,7 +75,8 @@ impl Pace {
             self.rows = self.rows.saturating_mul(2).min(self.most);
         }
         let gap = match self.dialect {
-            Dialect::Sqlite => (took / 2).clamp(GAP, LONGEST_GAP),
+            Dialect::Sqlite if self.others_work => took.clamp(GAP, LONGEST_GAP),
+            Dialect::Sqlite => GAP,
             // Others wait for the rows that they want, not for all.
             Dialect::Postgres => Duration::ZERO,
         };
@@ -70,6 +85,19 @@ impl Pace {
         }
         let fair = Duration::from_secs(1) * rows / allowed;
         gap.max(fair.saturating_sub(took))
+    }
+
+    /// A pause begins, at this instant and with so much processor time used.
+    pub(super) fn pause(&mut self, now: Duration, used: Duration) {
+        self.paused = Some((now, used));
+    }
+
+    /// It is over: whether others have work shows in what was used meanwhile.
+    pub(super) fn resume(&mut self, now: Duration, used: Duration) {
+        if let Some((since, before)) = self.paused.take() {
+            let (paused, worked) = (now.saturating_sub(since), used.saturating_sub(before));
+            self.others_work = worked > paused / WORK;
+        }
     }
 
     /// Rows a second over the last while.
@@ -113,7 +141,21 @@ mod tests {
     fn other_writers_of_sqlite_get_a_turn() {
         let mut pace = Pace::new(Dialect::Sqlite, 500);
         assert_eq!(pace.wrote((100, 100), QUICK, 0, QUICK), GAP);
-        assert_eq!(pace.wrote((100, 100), QUICK * 8, 0, QUICK), QUICK * 4);
+        assert_eq!(pace.wrote((100, 100), QUICK * 8, 0, QUICK), QUICK * 8);
+        assert_eq!(pace.wrote((100, 100), SLOW, 0, QUICK), LONGEST_GAP);
+    }
+
+    #[test]
+    fn where_nobody_has_work_pauses_are_short() {
+        let milliseconds = Duration::from_millis;
+        let mut pace = Pace::new(Dialect::Sqlite, 500);
+        for (worked, gap) in [(4, LONGEST_GAP), (1, GAP), (2, GAP), (3, LONGEST_GAP)] {
+            pace.pause(milliseconds(100), milliseconds(70));
+            pace.resume(milliseconds(110), milliseconds(70 + worked));
+            assert_eq!(pace.wrote((100, 100), SLOW, 0, QUICK), gap, "{worked}");
+        }
+        // No pause, no news of others.
+        pace.resume(milliseconds(200), milliseconds(71));
         assert_eq!(pace.wrote((100, 100), SLOW, 0, QUICK), LONGEST_GAP);
     }
 

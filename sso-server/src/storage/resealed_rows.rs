@@ -236,7 +236,8 @@ fn postgres_statement(table: SealedTable) -> &'static str {
     }
 }
 
-/// One statement that replaces so many values in SQLite: of constant parts and numbered places only.
+/// One statement that replaces so many values in SQLite: of constant parts and places only. These have no
+/// numbers: the driver asks SQLite for the name of each that has one, and SQLite looks through all of them.
 fn sqlite_statement(table: SealedTable, rows: usize) -> String {
     let (name, columns, same) = match table {
         SealedTable::Revisions => (
@@ -250,14 +251,15 @@ fn sqlite_statement(table: SealedTable, rows: usize) -> String {
     let (old, new) = (columns - 1, columns);
     let mut text = String::with_capacity(rows * 24 + 200);
     // Writing to a String cannot fail.
-    let _ = write!(text, "UPDATE {name} SET sealed = v.column{new}, generation = $1 FROM (VALUES ");
+    let _ = write!(text, "UPDATE {name} SET sealed = v.column{new}, generation = ? FROM (VALUES ");
     for place in 0..rows * columns {
         let open = match (place, place % columns) {
             (0, _) => "(",
             (_, 0) => "), (",
             _ => ", ",
         };
-        let _ = write!(text, "{open}${}", place + 2);
+        text.push_str(open);
+        text.push('?');
     }
     let _ = write!(text, ")) AS v WHERE {same} AND {name}.sealed = v.column{old}");
     text
@@ -268,16 +270,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn statements_number_their_places_in_order() {
+    fn statements_have_a_place_for_each_value() {
         let text = sqlite_statement(SealedTable::Credentials, 2);
-        assert!(text.contains("(VALUES ($2, $3, $4), ($5, $6, $7)) AS v"), "{text}");
+        assert!(text.contains("(VALUES (?, ?, ?), (?, ?, ?)) AS v"), "{text}");
         assert!(
             text.ends_with("mappings.id = v.column1 AND mappings.sealed = v.column2"),
             "{text}"
         );
         let text = sqlite_statement(SealedTable::Revisions, 1);
-        assert!(text.contains("(VALUES ($2, $3, $4, $5)) AS v"), "{text}");
-        assert!(text.contains("SET sealed = v.column4"), "{text}");
+        assert!(text.contains("(VALUES (?, ?, ?, ?)) AS v"), "{text}");
+        assert!(text.contains("SET sealed = v.column4, generation = ?"), "{text}");
         assert!(text.ends_with("configuration_revisions.sealed = v.column3"), "{text}");
     }
 

@@ -111,7 +111,9 @@ async fn copy(stand: &Stand) -> sqlx::Result<()> {
                 let text: String = made.try_get(0)?;
                 run(&mut database, &text.replace("mappings", "bare")).await?;
             }
-            run(&mut database, "INSERT INTO bare SELECT * FROM mappings").await
+            run(&mut database, "INSERT INTO bare SELECT * FROM mappings").await?;
+            // A log that is as long as the table would be searched for every page.
+            run(&mut database, "PRAGMA wal_checkpoint(TRUNCATE)").await
         }
         Kind::Postgresql => {
             run(&mut database, "CREATE TABLE bare (LIKE mappings INCLUDING ALL)").await?;
@@ -166,10 +168,6 @@ fn bare(options: &RotationOptions, stand: &Stand) -> sqlx::Result<f64> {
 /// many there were.
 async fn update(batch: usize, stand: &Stand, first: &str, end: &str) -> sqlx::Result<usize> {
     let mut database = database(stand).await?;
-    let blob = match stand.wanted.database {
-        Kind::Sqlite => "BLOB",
-        Kind::Postgresql => "BYTEA",
-    };
     let (mut from, mut done) = (first.to_owned(), 0);
     loop {
         let rows = sqlx::query(
@@ -183,19 +181,32 @@ async fn update(batch: usize, stand: &Stand, first: &str, end: &str) -> sqlx::Re
         let Some(last) = rows.last() else { return Ok(done) };
         from = format!("{} ", last.try_get::<String, _>(0)?);
         done += rows.len();
-        let values: Vec<_> = (0..rows.len())
-            .map(|at| format!("(CAST(${} AS TEXT), CAST(${} AS {blob}))", 2 * at + 1, 2 * at + 2))
-            .collect();
-        let text = format!(
-            "WITH v (id, sealed) AS (VALUES {}) \
-             UPDATE bare SET sealed = v.sealed, generation = 2 FROM v WHERE bare.id = v.id",
-            values.join(", ")
-        );
+        let text = statement(stand.wanted.database, rows.len());
         let mut update = sqlx::query(AssertSqlSafe(text));
         for row in &rows {
             update = update.bind(row.try_get::<String, _>(0)?);
             update = update.bind(row.try_get::<Vec<u8>, _>(1)?);
         }
         update.execute(&mut database).await?;
+    }
+}
+
+/// So many rows in one statement, in the form that each database finds them by their keys with: with the other
+/// one SQLite goes through the whole table each time. Its places have no numbers, as those of the server.
+fn statement(database: Kind, rows: usize) -> String {
+    let values = |value: &dyn Fn(usize) -> String| {
+        (0..rows).map(|at| value(2 * at + 1)).collect::<Vec<_>>().join(", ")
+    };
+    match database {
+        Kind::Sqlite => format!(
+            "UPDATE bare SET sealed = v.column2, generation = 2 \
+             FROM (VALUES {}) AS v WHERE bare.id = v.column1",
+            values(&|_| "(?, ?)".to_owned())
+        ),
+        Kind::Postgresql => format!(
+            "WITH v (id, sealed) AS (VALUES {}) \
+             UPDATE bare SET sealed = v.sealed, generation = 2 FROM v WHERE bare.id = v.id",
+            values(&|at| format!("(CAST(${at} AS TEXT), CAST(${} AS BYTEA))", at + 1))
+        ),
     }
 }
