@@ -21,24 +21,24 @@ const BUSY: Duration = Duration::from_millis(250);
 #[must_use = "without `until_busy` the process never takes huge pages"]
 pub struct WithoutHugePages {
     /// Somebody decided against them before.
-    forever: bool,
+    told_before: bool,
 }
 
 /// Takes no huge pages from here on. Best called before much memory is taken.
 pub fn do_without() -> WithoutHugePages {
     // Where it cannot be known or told, they are what they are.
-    let forever = transparent_huge_pages_are_disabled().unwrap_or(true);
-    if !forever {
+    let told_before = transparent_huge_pages_are_disabled().unwrap_or(true);
+    if !told_before {
         let _ = disable_transparent_huge_pages(true);
     }
-    WithoutHugePages { forever }
+    WithoutHugePages { told_before }
 }
 
 impl WithoutHugePages {
     /// Returns once the process has work, and takes huge pages from then on; or at once, where it was told
     /// before [`do_without`] to take none.
     pub async fn until_busy(self) {
-        if self.forever {
+        if self.told_before {
             return;
         }
         let mut before = processor_time();
@@ -52,5 +52,30 @@ impl WithoutHugePages {
         }
         let _ = disable_transparent_huge_pages(false);
         tracing::debug!("huge pages are taken from now on");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_has_work_takes_huge_pages_again() {
+        if transparent_huge_pages_are_disabled().unwrap() {
+            return do_without().until_busy().await;
+        }
+        let without = do_without();
+        assert!(transparent_huge_pages_are_disabled().unwrap());
+        let work = tokio::task::spawn_blocking(|| {
+            let before = processor_time();
+            while processor_time().saturating_sub(before) < BUSY * 40
+                && transparent_huge_pages_are_disabled().unwrap()
+            {
+                std::hint::spin_loop();
+            }
+        });
+        without.until_busy().await;
+        assert!(!transparent_huge_pages_are_disabled().unwrap());
+        work.await.unwrap();
     }
 }

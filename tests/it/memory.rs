@@ -236,12 +236,11 @@ fn takes_huge_pages(pid: u32) -> bool {
 #[test]
 fn a_server_takes_huge_pages_once_it_has_work() {
     if !takes_huge_pages(std::process::id()) {
-        sso_tests::left_out("MEMORY", "whoever started this test takes no huge pages");
+        sso_tests::left_out("HUGE_PAGES", "whoever started this test takes no huge pages");
         return;
     }
     let mut system = System::start_with(Database::Sqlite, 1, Timing::default());
     let pid = system.server(1).id();
-    assert!(!takes_huge_pages(pid), "it has hardly started");
     let runtime = Runtime::new().expect("a runtime");
     let channel = {
         let _guard = runtime.enter();

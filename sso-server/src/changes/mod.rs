@@ -267,7 +267,7 @@ impl ChangeReader {
             let changes = self.changes.clone();
             match self.read(|| changes.are_watched()).await {
                 Ok(mut news) => {
-                    // After an outage the settings are read again, whatever the feed says.
+                    // After looks that failed the settings are read again, whatever the feed says.
                     news.everything |= blind;
                     blind = false;
                     match self.tell(news).await {

@@ -330,7 +330,7 @@ impl Resealer {
         allowed: u32,
     ) -> Result<Duration, Error> {
         let active = pass.active;
-        self.pace.resume(self.clock.instant(), processor_time());
+        self.pace.pause_ends(self.clock.instant(), processor_time());
         // Kept over whatever fails from here on: the rows say what is done.
         self.work = Work::Pass(lease.clone(), pass.clone());
         let rows = self.pace.rows(allowed);
@@ -366,7 +366,7 @@ impl Resealer {
             self.set_left(active);
         }
         self.show(news);
-        self.pace.pause(self.clock.instant(), processor_time());
+        self.pace.pause_begins(self.clock.instant(), processor_time());
         Ok(pause)
     }
 

@@ -9,10 +9,10 @@ const LONGEST_WRITE: Duration = Duration::from_millis(200);
 /// With so few rows the cost of the transaction itself shows.
 const LEAST_ROWS: u32 = 10;
 const FIRST_ROWS: u32 = 100;
-/// What others get after each transaction on SQLite, at least and at most; in between as long as it took,
-/// while they have work, so that who reads is kept waiting for half of the time at most. Writers of this
-/// process come before the next one either way, as turns are given in order; those of another one look now
-/// and then whether the file is free.
+/// What others get after each transaction on SQLite, at least and at most; in between as long as it took
+/// while they have work, so that who reads shares the processors for half of the time at most, and a quarter
+/// of that where they have none. Writers of this process come before the next one either way, as turns are
+/// given in order; those of another one look now and then whether the file is free.
 const GAP: Duration = Duration::from_millis(5);
 const LONGEST_GAP: Duration = Duration::from_millis(100);
 /// Others have work where this process used more than such a part of one processor while this paused.
@@ -50,6 +50,7 @@ impl Pace {
     /// Work begins at this instant.
     pub(super) fn begin(&mut self, now: Duration) {
         self.begun = now;
+        (self.paused, self.others_work) = (None, true);
         self.done.clear();
     }
 
@@ -76,7 +77,8 @@ impl Pace {
         }
         let gap = match self.dialect {
             Dialect::Sqlite if self.others_work => took.clamp(GAP, LONGEST_GAP),
-            Dialect::Sqlite => GAP,
+            // Writers of another process do not show.
+            Dialect::Sqlite => (took / 4).clamp(GAP, LONGEST_GAP),
             // Others wait for the rows that they want, not for all.
             Dialect::Postgres => Duration::ZERO,
         };
@@ -88,12 +90,12 @@ impl Pace {
     }
 
     /// A pause begins, at this instant and with so much processor time used.
-    pub(super) fn pause(&mut self, now: Duration, used: Duration) {
+    pub(super) fn pause_begins(&mut self, now: Duration, used: Duration) {
         self.paused = Some((now, used));
     }
 
     /// It is over: whether others have work shows in what was used meanwhile.
-    pub(super) fn resume(&mut self, now: Duration, used: Duration) {
+    pub(super) fn pause_ends(&mut self, now: Duration, used: Duration) {
         if let Some((since, before)) = self.paused.take() {
             let (paused, worked) = (now.saturating_sub(since), used.saturating_sub(before));
             self.others_work = worked > paused / WORK;
@@ -149,14 +151,21 @@ mod tests {
     fn where_nobody_has_work_pauses_are_short() {
         let milliseconds = Duration::from_millis;
         let mut pace = Pace::new(Dialect::Sqlite, 500);
-        for (worked, gap) in [(4, LONGEST_GAP), (1, GAP), (2, GAP), (3, LONGEST_GAP)] {
-            pace.pause(milliseconds(100), milliseconds(70));
-            pace.resume(milliseconds(110), milliseconds(70 + worked));
-            assert_eq!(pace.wrote((100, 100), SLOW, 0, QUICK), gap, "{worked}");
+        let took = milliseconds(40);
+        for (worked, gap) in [(4, 40), (1, 10), (2, 10), (3, 40)] {
+            pace.pause_begins(milliseconds(100), milliseconds(70));
+            pace.pause_ends(milliseconds(110), milliseconds(70 + worked));
+            assert_eq!(pace.wrote((100, 100), took, 0, QUICK), milliseconds(gap), "{worked}");
+            pace.pause_begins(milliseconds(100), milliseconds(70));
+            pace.pause_ends(milliseconds(110), milliseconds(71));
+            assert_eq!(pace.wrote((100, 100), QUICK, 0, QUICK), GAP);
         }
         // No pause, no news of others.
-        pace.resume(milliseconds(200), milliseconds(71));
-        assert_eq!(pace.wrote((100, 100), SLOW, 0, QUICK), LONGEST_GAP);
+        pace.pause_ends(milliseconds(200), milliseconds(1000));
+        assert_eq!(pace.wrote((100, 100), took, 0, QUICK), milliseconds(10));
+        // What was before this work says nothing.
+        pace.begin(milliseconds(300));
+        assert_eq!(pace.wrote((100, 100), took, 0, QUICK), milliseconds(40));
     }
 
     #[test]

@@ -33,8 +33,9 @@ use crate::model::{Application, ApplicationId, ApplicationName, Identifier, Mapp
 const AT_ONCE: usize = 2;
 /// For one that takes longer those who come need not wait.
 const LATE: Duration = Duration::from_millis(250);
-/// No statement of the database takes as long: it does not answer any more.
-const LONGEST: Duration = Duration::from_secs(40);
+/// No statement of the database takes as long, not even one that begins again on another connection: it does
+/// not answer any more.
+const LONGEST: Duration = Duration::from_secs(60);
 /// Keys of a statement are one of these numbers, so that there are few statements to prepare.
 const SIZES: [usize; 2] = [8, MOST];
 /// Keys of one statement.
@@ -514,9 +515,10 @@ fn in_places<V>(keys: usize, rows: &[AnyRow], parse: impl Fn(&AnyRow) -> Found<V
 
 /// Applications are few: each is a statement.
 async fn read_applications(storage: Storage, keys: Vec<Box<str>>) -> FoundMany<Arc<Application>> {
+    let mut reading = storage.reading().await?;
     let mut found = Vec::with_capacity(keys.len());
     for key in keys {
-        let rows = storage.rows(|| applications::of_name(&key)).await;
+        let rows = reading.rows(|| applications::of_name(&key)).await;
         let application = rows.and_then(|rows| Ok(applications::assemble(&rows)?.pop()));
         found.push(application.map(|application| application.map(Arc::new)));
     }

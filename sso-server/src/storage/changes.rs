@@ -19,6 +19,7 @@ use super::{
     Storage, StorageError, Transaction,
     configurations::head,
     dialect::Statement,
+    losses::Reading,
     rows::{Columns, micros, stored},
 };
 use crate::model::{ApplicationId, ConfigurationHead, ConfigurationId, MappingId};
@@ -149,10 +150,13 @@ impl Storage {
     /// # Errors
     /// `Unavailable`, `Corrupt`.
     pub async fn change_feed(&self) -> Result<ChangeFeed, StorageError> {
-        let noticed = self.clock.instant();
-        let highest = highest(self).await?;
+        let began = self.clock.instant();
+        let mut reading = self.reading().await?;
+        let highest = highest(&mut reading).await?;
         let floor = highest.saturating_sub(LOOK_BACK).max(0);
-        let rows = self.rows(|| sqlx::query(GAPS).bind(floor).bind(highest)).await?;
+        let rows = reading.rows(|| sqlx::query(GAPS).bind(floor).bind(highest)).await?;
+        // Not before the look: it may have taken long, and what was under way in it has just begun.
+        let noticed = self.clock.instant();
         let mut gaps = Vec::new();
         for row in &rows {
             let columns = Columns::of(TABLE, row);
@@ -162,7 +166,7 @@ impl Storage {
                 gaps.push(Gap { first, last, noticed });
             }
         }
-        Ok(ChangeFeed { highest, gaps, complete: noticed })
+        Ok(ChangeFeed { highest, gaps, complete: began })
     }
 }
 
@@ -211,9 +215,11 @@ impl ChangeFeed {
         let now = storage.clock.instant();
         let mut next = self.clone();
         let mut new = NewChanges::default();
-        next.late(storage, &mut new).await?;
+        let mut reading = storage.reading().await?;
+        next.late(&mut reading, &mut new).await?;
         next.gaps.retain(|gap| now.saturating_sub(gap.noticed) < PATIENCE);
-        let lost = !next.newer(storage, &mut new, heads, now).await?;
+        let lost = !next.newer(&mut reading, &mut new, heads).await?;
+        drop(reading);
         if lost {
             next = storage.change_feed().await?;
             new = NewChanges { records: Vec::new(), everything: true };
@@ -224,7 +230,11 @@ impl ChangeFeed {
     }
 
     /// Fills gaps with what became visible in them.
-    async fn late(&mut self, storage: &Storage, new: &mut NewChanges) -> Result<(), StorageError> {
+    async fn late(
+        &mut self,
+        reading: &mut Reading<'_>,
+        new: &mut NewChanges,
+    ) -> Result<(), StorageError> {
         for gaps in self.gaps.clone().chunks(RANGES) {
             let range = |place| gaps.get(place).map_or((0, -1), |gap: &Gap| (gap.first, gap.last));
             let query = || {
@@ -234,7 +244,7 @@ impl ChangeFeed {
                 });
                 bound.bind(BATCH)
             };
-            for row in storage.rows(query).await? {
+            for row in reading.rows(query).await? {
                 self.fill(number(&row)?);
                 new.take(&row, true);
             }
@@ -246,15 +256,16 @@ impl ChangeFeed {
     /// others behind it may be gone as well.
     async fn newer(
         &mut self,
-        storage: &Storage,
+        reading: &mut Reading<'_>,
         new: &mut NewChanges,
         heads: bool,
-        now: Duration,
     ) -> Result<bool, StorageError> {
         loop {
             let text = if heads { NEWER } else { NEWER_WITHOUT_HEADS };
             let from = self.highest;
-            let rows = storage.rows(|| sqlx::query(text).bind(from).bind(BATCH)).await?;
+            let rows = reading.rows(|| sqlx::query(text).bind(from).bind(BATCH)).await?;
+            // Not before the look, as above.
+            let noticed = reading.now();
             let mut rows = rows.iter();
             if self.highest > 0 {
                 let anchor = rows.next().map(|row| Columns::of(TABLE, row).signed("number"));
@@ -264,7 +275,7 @@ impl ChangeFeed {
             }
             let before = self.highest;
             for row in rows {
-                self.advance(number(row)?, now);
+                self.advance(number(row)?, noticed);
                 new.take(row, heads);
             }
             if self.highest == before {
@@ -336,8 +347,8 @@ impl Transaction {
     }
 }
 
-async fn highest(storage: &Storage) -> Result<i64, StorageError> {
-    let rows = storage.rows(|| sqlx::query(HIGHEST)).await?;
+async fn highest(reading: &mut Reading<'_>) -> Result<i64, StorageError> {
+    let rows = reading.rows(|| sqlx::query(HIGHEST)).await?;
     rows.first().map_or(Ok(0), |row| Columns::of(TABLE, row).signed("highest"))
 }
 

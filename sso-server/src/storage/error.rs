@@ -168,9 +168,9 @@ pub(super) fn is_lock_timeout(error: &sqlx::Error) -> bool {
 /// Whether a statement failed because the database, or the way to it, dropped the connection.
 pub(super) fn is_connection_lost(error: &sqlx::Error) -> bool {
     match error.as_database_error() {
-        // "operator intervention" where it ends connections, and "connection exception".
+        // "Operator intervention" where it ends connections, and those of "connection exception" that do.
         Some(error) => error.code().is_some_and(|code| {
-            matches!(&*code, "57P01" | "57P02" | "57P05") || code.starts_with("08")
+            matches!(&*code, "57P01" | "57P02" | "57P05" | "08000" | "08003" | "08006")
         }),
         None => matches!(error, sqlx::Error::Io(_)),
     }

@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use sqlx::any::AnyRow;
+use sqlx::{
+    any::{Any, AnyRow},
+    pool::PoolConnection,
+};
 use sso_core::clock::Clock;
 
 use super::{Storage, StorageError, error::is_connection_lost, whole::Bound};
@@ -57,21 +60,52 @@ fn micros(instant: Duration) -> u64 {
     u64::try_from(instant.as_micros()).unwrap_or(u64::MAX)
 }
 
+/// Reads on one connection, and on another where the one at hand turns out to be lost.
+pub(super) struct Reading<'s> {
+    storage: &'s Storage,
+    connection: Option<PoolConnection<Any>>,
+}
+
 impl Storage {
-    /// The rows of one statement that only reads; read on another connection where the one at hand turns out
-    /// to be lost.
+    /// For several statements that only read.
+    pub(super) async fn reading(&self) -> Result<Reading<'_>, StorageError> {
+        Ok(Reading { storage: self, connection: Some(self.reader().await?) })
+    }
+
+    /// The rows of one statement that only reads.
     pub(super) async fn rows<'q>(
         &self,
         query: impl Fn() -> Bound<'q>,
     ) -> Result<Vec<AnyRow>, StorageError> {
-        let mut connection = self.reader().await?;
-        match query().fetch_all(&mut *connection).await {
-            Err(error) if self.losses.note_if(&error) => {}
-            done => return Ok(done?),
+        self.reading().await?.rows(query).await
+    }
+}
+
+impl Reading<'_> {
+    /// The rows of one statement.
+    pub(super) async fn rows<'q>(
+        &mut self,
+        query: impl Fn() -> Bound<'q>,
+    ) -> Result<Vec<AnyRow>, StorageError> {
+        if let Some(connection) = &mut self.connection {
+            match query().fetch_all(&mut **connection).await {
+                Err(error) if self.storage.losses.note_if(&error) => {}
+                done => return Ok(done?),
+            }
         }
-        drop(connection);
-        let mut connection = self.reader().await?;
-        Ok(query().fetch_all(&mut *connection).await?)
+        // Who holds one must not wait for another.
+        drop(self.connection.take());
+        let connection = self.connection.insert(self.storage.reader().await?);
+        let done = query().fetch_all(&mut **connection).await;
+        if let Err(error) = &done {
+            self.storage.losses.note_if(error);
+        }
+        Ok(done?)
+    }
+
+    /// The instant by the clock of the storage.
+    pub(super) fn now(&self) -> Duration {
+        self.storage.clock.instant()
     }
 }
 

@@ -81,11 +81,12 @@ impl Storage {
         listener.listen(CHANNEL).await?;
         heard();
         loop {
-            // `None`: the connection was lost and will be made anew. The others are hardly better off.
-            let word = listener.try_recv().await?;
-            if word.is_none() {
+            let word = listener.try_recv().await;
+            // The connection was lost, be it that another was made. The others are hardly better off.
+            if !matches!(word, Ok(Some(_))) {
                 self.losses.note();
             }
+            let word = word?;
             if word.is_none_or(|word| word.payload() != own) {
                 heard();
             }

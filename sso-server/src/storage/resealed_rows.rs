@@ -249,7 +249,7 @@ fn sqlite_statement(table: SealedTable, rows: usize) -> String {
         SealedTable::Credentials => ("mappings", 3, "mappings.id = v.column1"),
     };
     let (old, new) = (columns - 1, columns);
-    let mut text = String::with_capacity(rows * 24 + 200);
+    let mut text = String::with_capacity(rows * columns * 3 + 200);
     // Writing to a String cannot fail.
     let _ = write!(text, "UPDATE {name} SET sealed = v.column{new}, generation = ? FROM (VALUES ");
     for place in 0..rows * columns {

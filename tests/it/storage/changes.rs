@@ -126,6 +126,38 @@ async fn a_lower_number_that_commits_later_is_not_lost() {
 }
 
 #[tokio::test]
+async fn a_look_that_takes_long_makes_nobody_late() {
+    on_each(async |scene| {
+        if !scene.is_postgres() {
+            return;
+        }
+        let storage = &scene.storage;
+        // The answer of the database is on its way for a minute.
+        let long = async || scene.clock.advance(Duration::from_secs(70));
+        for begins in [false, true] {
+            change(scene).await;
+            let mut feed = storage.change_feed().await.unwrap();
+            let mut slow = scene.stranger().await;
+            let mut slow = sqlx::Connection::begin(&mut slow).await.unwrap();
+            let insert = "INSERT INTO changes (kind, at) VALUES ('system', 0)";
+            sqlx::raw_sql(insert).execute(&mut *slow).await.unwrap();
+            let quick = change(scene).await;
+            if begins {
+                let (begun, ()) = tokio::join!(storage.change_feed(), long());
+                feed = begun.unwrap();
+            } else {
+                let (seen, ()) = tokio::join!(poll(&mut feed, storage), long());
+                assert_eq!(seen, [quick]);
+            }
+            assert!(poll(&mut feed, storage).await.is_empty());
+            slow.commit().await.unwrap();
+            assert_eq!(poll(&mut feed, storage).await, [quick - 1], "{begins}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_number_that_never_comes_is_given_up() {
     on_each(async |scene| {
         if !scene.is_postgres() {

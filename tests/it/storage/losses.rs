@@ -4,7 +4,7 @@ use futures_util::future::{join_all, try_join_all};
 
 use super::*;
 
-/// Leaves so many connections at rest for reading and for writing as there may be, or nearly.
+/// Leaves as many connections at rest for reading and for writing as there may be: half of 16 each.
 async fn rest(storage: &Storage) {
     try_join_all((0..8).map(|_| storage.ping())).await.expect("reads");
     let begun = join_all((0..8).map(|_| storage.begin())).await;
@@ -27,7 +27,7 @@ async fn what_postgresql_ended_at_rest_refuses_no_read_and_no_transaction() {
             server.crash();
         } else {
             let mut stranger = sqlx::AnyConnection::connect(&url).await.unwrap();
-            let end = "SELECT pg_terminate_backend(pid)::text FROM pg_stat_activity \
+            let end = "SELECT pg_terminate_backend(pid, 10000)::text FROM pg_stat_activity \
                 WHERE pid <> pg_backend_pid() AND datname = current_database()";
             let ended = sqlx::raw_sql(end).fetch_all(&mut stranger).await.unwrap();
             assert!(ended.len() >= 8, "{} connections rested", ended.len());
