@@ -106,6 +106,23 @@ impl Drop for Proxy {
 }
 
 impl Shared {
+    /// What becomes of bytes, once it is not that they go nowhere; `None` where their connection was cut.
+    fn flow(&self, there: bool, cuts: u64) -> Option<Flow> {
+        loop {
+            let flow = {
+                let orders = self.orders();
+                if orders.cuts != cuts {
+                    return None;
+                }
+                if there { orders.there } else { orders.back }
+            };
+            if flow != Flow::BlackHole {
+                return Some(flow);
+            }
+            thread::sleep(LOOK);
+        }
+    }
+
     fn orders(&self) -> MutexGuard<'_, Orders> {
         self.orders.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -142,24 +159,15 @@ fn accept(listener: &TcpListener, target: SocketAddr, shared: &Arc<Shared>) {
 fn carry(mut from: &TcpStream, mut to: &TcpStream, there: bool, cuts: u64, shared: &Shared) {
     let _ = (from.set_nodelay(true), from.set_read_timeout(Some(LOOK)));
     let mut buffer = [0; 16 * 1024];
-    loop {
-        let flow = {
-            let orders = shared.orders();
-            if orders.cuts != cuts {
-                return;
-            }
-            if there { orders.there } else { orders.back }
-        };
-        if flow == Flow::BlackHole {
-            thread::sleep(LOOK);
-            continue;
-        }
+    while shared.flow(there, cuts).is_some() {
         let bytes = match from.read(&mut buffer) {
             Ok(0) => return,
             Ok(length) => buffer.get(..length).unwrap_or_default(),
             Err(error) if is_silence(&error) => continue,
             Err(_) => return,
         };
+        // Orders that came while it was read are for these bytes, too.
+        let Some(flow) = shared.flow(there, cuts) else { return };
         if let Flow::Delay(time) = flow {
             thread::sleep(time);
         }

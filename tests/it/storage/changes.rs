@@ -5,6 +5,12 @@ use sso_server::{
     storage::{Change, ChangeFeed, Storage, Transaction},
 };
 
+use sso_core::clock::Clock;
+use sso_tests::{
+    postgres,
+    proxy::{Flow, Proxy},
+};
+
 use super::{NOW, Scene, application, identifier, insert, on_each, open, write};
 
 async fn begin(scene: &Scene) -> (Transaction, u64) {
@@ -127,34 +133,43 @@ async fn a_lower_number_that_commits_later_is_not_lost() {
 
 #[tokio::test]
 async fn a_look_that_takes_long_makes_nobody_late() {
-    on_each(async |scene| {
-        if !scene.is_postgres() {
-            return;
+    let options = postgres::Options { tcp: true, ..postgres::Options::default() };
+    let Some(server) = postgres::Server::start(options) else { return };
+    let direct = server.database();
+    let (before, rest) = direct.split_once("127.0.0.1:").unwrap();
+    let (port, name) = rest.split_once('/').unwrap();
+    let proxy = Proxy::before(([127, 0, 0, 1], port.parse().unwrap()).into());
+    let clock = Clock::manual(NOW);
+    let storage = open(&format!("{before}{}/{name}", proxy.address()), &clock).await;
+    storage.migrate().await.unwrap();
+    let scene = Scene { storage: storage.clone(), clock, url: direct };
+    // Until a minute later no answer of the database arrives.
+    let hold = || proxy.flow(Flow::Pass, Flow::BlackHole);
+    let late = async || {
+        scene.clock.advance(Duration::from_secs(70));
+        proxy.heal();
+    };
+    for begins in [false, true] {
+        change(&scene).await;
+        let mut feed = storage.change_feed().await.unwrap();
+        let mut slow = scene.stranger().await;
+        let mut slow = sqlx::Connection::begin(&mut slow).await.unwrap();
+        let insert = "INSERT INTO changes (kind, at) VALUES ('system', 0)";
+        sqlx::raw_sql(insert).execute(&mut *slow).await.unwrap();
+        let quick = change(&scene).await;
+        hold();
+        if begins {
+            let (begun, ()) = tokio::join!(storage.change_feed(), late());
+            feed = begun.unwrap();
+        } else {
+            let (seen, ()) = tokio::join!(poll(&mut feed, &storage), late());
+            assert_eq!(seen, [quick]);
         }
-        let storage = &scene.storage;
-        // The answer of the database is on its way for a minute.
-        let long = async || scene.clock.advance(Duration::from_secs(70));
-        for begins in [false, true] {
-            change(scene).await;
-            let mut feed = storage.change_feed().await.unwrap();
-            let mut slow = scene.stranger().await;
-            let mut slow = sqlx::Connection::begin(&mut slow).await.unwrap();
-            let insert = "INSERT INTO changes (kind, at) VALUES ('system', 0)";
-            sqlx::raw_sql(insert).execute(&mut *slow).await.unwrap();
-            let quick = change(scene).await;
-            if begins {
-                let (begun, ()) = tokio::join!(storage.change_feed(), long());
-                feed = begun.unwrap();
-            } else {
-                let (seen, ()) = tokio::join!(poll(&mut feed, storage), long());
-                assert_eq!(seen, [quick]);
-            }
-            assert!(poll(&mut feed, storage).await.is_empty());
-            slow.commit().await.unwrap();
-            assert_eq!(poll(&mut feed, storage).await, [quick - 1], "{begins}");
-        }
-    })
-    .await;
+        assert!(poll(&mut feed, &storage).await.is_empty());
+        slow.commit().await.unwrap();
+        assert_eq!(poll(&mut feed, &storage).await, [quick - 1], "{begins}");
+    }
+    storage.close().await;
 }
 
 #[tokio::test]
