@@ -68,12 +68,7 @@ impl Place {
             Kind::Postgres => {
                 let options = postgres::Options { tcp: true, fsync: true };
                 let started = postgres::Server::start_on(Some(DATABASE_DISK), options)?;
-                let url = started.database();
-                let (before, after) = url.split_once("@127.0.0.1:").expect("an address");
-                let (port, name) = after.split_once('/').expect("a name");
-                let target = ([127, 0, 0, 1], port.parse().expect("a port")).into();
-                let proxy = Proxy::before(target);
-                let url = format!("{before}@127.0.0.1:{}/{name}", proxy.address().port());
+                let (proxy, url) = Proxy::before_database(&started.database());
                 (before_database, server) = (Some(proxy), Some(started));
                 Database::Postgres(url)
             }

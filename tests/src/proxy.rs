@@ -66,6 +66,20 @@ impl Proxy {
         Self { address, shared }
     }
 
+    /// A proxy before the PostgreSQL of this address, which has a port of 127.0.0.1; and the address of the same
+    /// database behind it.
+    ///
+    /// # Panics
+    /// When the address has none, or there is no port.
+    #[must_use]
+    pub fn before_database(url: &str) -> (Self, String) {
+        let (before, after) = url.split_once("@127.0.0.1:").expect("an address");
+        let (port, name) = after.split_once('/').expect("a name");
+        let proxy = Self::before(([127, 0, 0, 1], port.parse().expect("a port")).into());
+        let url = format!("{before}@{}/{name}", proxy.address);
+        (proxy, url)
+    }
+
     /// Where to connect.
     #[must_use]
     pub fn address(&self) -> SocketAddr {

@@ -191,8 +191,7 @@ impl Transaction {
     ) -> Result<Option<Application>, StorageError> {
         let lock = self.dialect().pick(&LOCK);
         sqlx::query(lock).bind(name.key()).fetch_all(self.connection()).await?;
-        let rows = of_name(name.key()).fetch_all(self.connection()).await?;
-        Ok(assemble(&rows)?.pop())
+        self.application(name).await
     }
 
     /// Writes a new application with its accounts and fields.

@@ -16,11 +16,7 @@ use super::{Kind, application, create_application, look_up, map, new_mapping, pa
 fn a_server_that_is_cut_off_from_the_database_serves_nothing_from_memory() {
     let options = Options { tcp: true, ..Options::default() };
     let Some(database) = Server::start(options) else { return };
-    let url = database.database();
-    let (before, after) = url.split_once("@127.0.0.1:").expect("an address");
-    let (port, name) = after.split_once('/').expect("a name");
-    let proxy = Proxy::before(([127, 0, 0, 1], port.parse().expect("a port")).into());
-    let url = format!("{before}@127.0.0.1:{}/{name}", proxy.address().port());
+    let (proxy, url) = Proxy::before_database(&database.database());
     let system = System::start_with(Database::Postgres(url), 1, Timing::default());
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {

@@ -1,11 +1,10 @@
 use std::{collections::BTreeSet, time::Duration};
 
+use sso_core::clock::Clock;
 use sso_server::{
     model::{MappingId, Revision},
     storage::{Change, ChangeFeed, Storage, Transaction},
 };
-
-use sso_core::clock::Clock;
 use sso_tests::{
     postgres,
     proxy::{Flow, Proxy},
@@ -136,11 +135,9 @@ async fn a_look_that_takes_long_makes_nobody_late() {
     let options = postgres::Options { tcp: true, ..postgres::Options::default() };
     let Some(server) = postgres::Server::start(options) else { return };
     let direct = server.database();
-    let (before, rest) = direct.split_once("127.0.0.1:").unwrap();
-    let (port, name) = rest.split_once('/').unwrap();
-    let proxy = Proxy::before(([127, 0, 0, 1], port.parse().unwrap()).into());
+    let (proxy, url) = Proxy::before_database(&direct);
     let clock = Clock::manual(NOW);
-    let storage = open(&format!("{before}{}/{name}", proxy.address()), &clock).await;
+    let storage = open(&url, &clock).await;
     storage.migrate().await.unwrap();
     let scene = Scene { storage: storage.clone(), clock, url: direct };
     // Until a minute later no answer of the database arrives.
