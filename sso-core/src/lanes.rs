@@ -8,6 +8,7 @@ use std::{
     io,
     num::NonZeroUsize,
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use tokio::runtime::{Builder, Handle};
@@ -62,6 +63,12 @@ impl Lanes {
     pub fn handles(&self) -> &[Handle] {
         &self.handles
     }
+
+    /// What tells how long all of them together have been at work so far.
+    pub fn load(&self) -> impl Fn() -> Duration + Send + Sync + use<> {
+        let handles = self.handles.clone();
+        move || handles.iter().map(|lane| lane.metrics().worker_total_busy_duration(0)).sum()
+    }
 }
 
 impl Drop for Lanes {
@@ -91,5 +98,28 @@ mod tests {
         assert_eq!(seen.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [0, 1, 2]);
         assert_ne!(seen[0].1, seen[1].1);
         assert_eq!(current(), 0, "whoever is no lane counts as the first one");
+    }
+
+    #[test]
+    fn the_load_is_the_time_that_lanes_work() {
+        let work = Duration::from_millis(20);
+        let lanes = Lanes::start(NonZeroUsize::new(2)).unwrap();
+        let load = lanes.load();
+        let (sender, ended) = std::sync::mpsc::channel();
+        for lane in lanes.handles() {
+            let sender = sender.clone();
+            lane.spawn(async move {
+                let began = std::time::Instant::now();
+                while began.elapsed() < work {
+                    std::hint::spin_loop();
+                }
+                // What a lane did counts when it rests.
+                tokio::task::yield_now().await;
+                sender.send(())
+            });
+        }
+        assert_eq!(ended.iter().take(2).count(), 2);
+        drop(lanes);
+        assert!(load() >= work * 2, "{:?}", load());
     }
 }

@@ -162,10 +162,12 @@ pub async fn run(
             }
         });
     }
+    let lanes = Lanes::start(settings.lanes)
+        .map_err(|error| ServerError::Start(format!("no threads to serve on: {error}")))?;
     // The database may take a while to answer; told to stop meanwhile, there is nothing to drain.
     let draining = stages.draining();
     let parts = tokio::select! {
-        parts = build(&settings, address, tls, &stages) => parts?,
+        parts = build(&settings, address, tls, &lanes, &stages) => parts?,
         () = draining.cancelled() => return Ok(()),
     };
     let storage = parts.storage.clone();
@@ -185,8 +187,6 @@ pub async fn run(
     let observing =
         observe(Arc::clone(&parts.master), storage.clone(), readiness, reporter, stages.clone());
     tasks.spawn(observing);
-    let lanes = Lanes::start(settings.lanes)
-        .map_err(|error| ServerError::Start(format!("no threads to serve on: {error}")))?;
     let others = others(health, settings.reflection)?;
     let certificates = Arc::clone(&parts.tls);
     let count = lanes.handles().len();
@@ -243,6 +243,7 @@ async fn build(
     settings: &Settings,
     address: SocketAddr,
     tls: Arc<TlsReloader>,
+    lanes: &Lanes,
     stages: &Shutdown,
 ) -> Result<Parts, ServerError> {
     // Nobody is let in, and no master is asked, before it is known whom the lists refuse.
@@ -275,7 +276,7 @@ async fn build(
     let started_at = clock.now();
     let assertions =
         Assertions::new(Arc::clone(&master), settings.assertion.clone(), clock.clone());
-    let resealer = resealer(settings, &storage, &master, audit.clone(), clock.clone());
+    let resealer = resealer(settings, &storage, &master, audit.clone(), clock.clone(), lanes);
     let house = House::build(Foundations {
         identity: Arc::new(settings.identity.clone()),
         access: Arc::clone(&access),
@@ -313,6 +314,7 @@ fn resealer(
     master: &Arc<MasterSecret>,
     audit: Audit,
     clock: Clock,
+    lanes: &Lanes,
 ) -> Resealer {
     let (vault, told) = (Vault::new(Arc::clone(master)), Arc::clone(master));
     Resealer::new(reseal::Foundations {
@@ -323,6 +325,7 @@ fn resealer(
         // Two processes may have one name for a while.
         holder: format!("{} {}", settings.name, Uuid::new_v4()),
         keys: Box::new(move || vault.resealing()),
+        load: Box::new(lanes.load()),
         orders: master.orders(),
         tell: Box::new(move |facts| told.tell(facts)),
     })

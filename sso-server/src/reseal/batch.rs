@@ -1,5 +1,5 @@
 //! One batch: read, opened, sealed again, and written where nobody was faster. While it is written, the
-//! next one is read and sealed: the database and the cryptography work side by side.
+//! next one is sealed, and the one behind that is read: database and cryptography work side by side.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     error::Error,
-    storage::{ResealedRow, RowKey, SealedRow, SealedTable, Storage},
+    storage::{ResealedRow, RowKey, SealedRow, SealedRows, SealedTable, Storage},
     vault::Resealing,
 };
 
 use super::lease::Lease;
 
-/// Bytes of a batch that is written before the next one is read.
+/// Bytes of a batch behind which none is read before it is written.
 const LARGE: usize = 16 * 1024 * 1024;
 
 /// Which rows.
@@ -37,6 +37,26 @@ pub(super) struct Prepared {
     active: u32,
     resealed: Vec<ResealedRow>,
     batch: Batch,
+    /// The rows behind them.
+    behind: Option<Reading>,
+}
+
+/// Rows that are being read.
+#[derive(Debug)]
+struct Reading {
+    wanted: Wanted,
+    found: AbortOnDropHandle<Result<SealedRows, Error>>,
+}
+
+impl Reading {
+    fn begin(wanted: Wanted, storage: &Storage) -> Self {
+        let (storage, of) = (storage.clone(), wanted.clone());
+        let found = tokio::spawn(async move {
+            let Wanted { table, generation, ref after, rows } = of;
+            Ok(storage.sealed_rows(table, Some(generation), after.as_ref(), rows).await?)
+        });
+        Self { wanted, found: AbortOnDropHandle::new(found) }
+    }
 }
 
 /// Rows that are being prepared while those before them are written.
@@ -48,22 +68,26 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// Begins with so many of the rows that follow these, if any do, and if these are not so large that
-    /// two batches would fill the memory.
-    pub(super) fn of(
-        prepared: &Prepared,
+    /// Begins with these, and reads so many behind them.
+    pub(super) fn begin(wanted: Wanted, rows: u32, storage: &Storage, keys: &Resealing) -> Self {
+        Self::of(Reading::begin(wanted, storage), rows, storage, keys)
+    }
+
+    /// Goes on with the rows behind these, if any do and are being read, and reads so many behind them.
+    pub(super) fn behind(
+        prepared: &mut Prepared,
         rows: u32,
         storage: &Storage,
         keys: &Resealing,
     ) -> Option<Self> {
-        let after = Some(prepared.batch.next.clone()?);
-        if prepared.resealed.iter().map(|row| row.after.len()).sum::<usize>() > LARGE {
-            return None;
-        }
-        let wanted = Wanted { after, rows, ..prepared.wanted.clone() };
-        let preparing = prepare(storage.clone(), keys.clone(), wanted.clone());
+        prepared.behind.take().map(|reading| Self::of(reading, rows, storage, keys))
+    }
+
+    fn of(reading: Reading, rows: u32, storage: &Storage, keys: &Resealing) -> Self {
+        let wanted = reading.wanted.clone();
+        let preparing = prepare(reading, rows, storage.clone(), keys.clone());
         let preparing = AbortOnDropHandle::new(tokio::spawn(preparing));
-        Some(Self { wanted, active: keys.active(), preparing })
+        Self { wanted, active: keys.active(), preparing }
     }
 
     /// Whether these are the rows that are wanted, and no more of them.
@@ -97,14 +121,21 @@ pub(super) struct Batch {
     pub(super) lost: bool,
 }
 
-/// Reads rows and seals them again. What was changed before it is written, stays as it then is.
-pub(super) async fn prepare(
+/// Seals rows again that are being read, and reads those behind them meanwhile if these are not so large that
+/// several batches would fill the memory. What was changed before it is written, stays as it then is.
+async fn prepare(
+    reading: Reading,
+    rows_behind: u32,
     storage: Storage,
     keys: Resealing,
-    wanted: Wanted,
 ) -> Result<Prepared, Error> {
-    let Wanted { table, generation, ref after, rows } = wanted;
-    let found = storage.sealed_rows(table, Some(generation), after.as_ref(), rows).await?;
+    let Reading { wanted, found } = reading;
+    let found = found.await.unwrap_or_else(|error| Err(broken(&error)))?;
+    let small = found.rows.iter().map(|row| row.sealed.len()).sum::<usize>() <= LARGE;
+    let behind = found.next.clone().filter(|_| small).map(|after| {
+        let wanted = Wanted { after: Some(after), rows: rows_behind, ..wanted.clone() };
+        Reading::begin(wanted, &storage)
+    });
     let read = found.rows.len().saturating_add(found.damaged.len());
     let mut batch = Batch {
         seen: found.seen,
@@ -117,7 +148,7 @@ pub(super) async fn prepare(
     let sealed = tokio::task::spawn_blocking(move || seal(&keys, found.rows)).await;
     let (resealed, failed) = sealed.map_err(|error| broken(&error))?;
     batch.failed.extend(failed);
-    Ok(Prepared { wanted, active, resealed, batch })
+    Ok(Prepared { wanted, active, resealed, batch, behind })
 }
 
 /// Writes rows while the lease is held, which it renews.
@@ -127,7 +158,7 @@ pub(super) async fn write(
     lease: &Lease,
     prepared: Prepared,
 ) -> Result<Batch, Error> {
-    let Prepared { wanted, active, resealed, mut batch } = prepared;
+    let Prepared { wanted, active, resealed, mut batch, .. } = prepared;
     let mut transaction = storage.begin_long().await?;
     let began = clock.instant();
     if !lease.renew(&mut transaction, clock).await? {

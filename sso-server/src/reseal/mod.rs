@@ -14,7 +14,7 @@ mod settings;
 
 use std::time::Duration;
 
-use sso_core::{clock::Clock, process::processor_time};
+use sso_core::clock::Clock;
 use sso_proto::Event;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -54,6 +54,9 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// The keys of this moment, to seal again with.
 pub type KeysOfNow = Box<dyn Fn() -> Result<Resealing, Error> + Send + Sync>;
 
+/// How long this server has been at work for others so far.
+pub type Load = Box<dyn Fn() -> Duration + Send + Sync>;
+
 /// What the work stands on.
 pub struct Foundations {
     /// Keeps.
@@ -68,6 +71,8 @@ pub struct Foundations {
     pub holder: String,
     /// Opens and seals.
     pub keys: KeysOfNow,
+    /// What others want of this server.
+    pub load: Load,
     /// What the masters want.
     pub orders: watch::Receiver<Orders>,
     /// Where the masters hear of the database.
@@ -82,6 +87,7 @@ pub struct Resealer {
     settings: ResealSettings,
     holder: String,
     keys: KeysOfNow,
+    load: Load,
     orders: watch::Receiver<Orders>,
     census: Census,
     pace: Pace,
@@ -116,7 +122,7 @@ impl Resealer {
     /// Nothing is done before [`Self::run`].
     #[must_use]
     pub fn new(on: Foundations) -> Self {
-        let Foundations { storage, audit, clock, settings, holder, keys, orders, tell } = on;
+        let Foundations { storage, audit, clock, settings, holder, keys, load, orders, tell } = on;
         let census = Census::new(storage.clone(), clock.clone(), tell);
         let pace = Pace::new(storage.dialect(), settings.batch_rows);
         Self {
@@ -126,6 +132,7 @@ impl Resealer {
             settings,
             holder,
             keys,
+            load,
             orders,
             census,
             pace,
@@ -239,7 +246,7 @@ impl Resealer {
             began_at: Some(self.clock.now()),
             ..ResealProgress::default()
         };
-        self.pace.begin(self.clock.instant());
+        self.pace.begin(self.clock.instant(), (self.load)());
         let pause = self.go_through(lease, active, FIRST_REST);
         tracing::info!(
             event = Event::ResealRunning.number(),
@@ -330,7 +337,6 @@ impl Resealer {
         allowed: u32,
     ) -> Result<Duration, Error> {
         let active = pass.active;
-        self.pace.pause_ends(self.clock.instant(), processor_time());
         // Kept over whatever fails from here on: the rows say what is done.
         self.work = Work::Pass(lease.clone(), pass.clone());
         let rows = self.pace.rows(allowed);
@@ -340,11 +346,10 @@ impl Resealer {
             // The orders follow in a moment.
             return Ok(MOMENT);
         }
-        let prepared = match self.ahead.take().filter(|ahead| ahead.serves(&wanted, active)) {
-            Some(ahead) => ahead.prepared().await?,
-            None => batch::prepare(self.storage.clone(), keys.clone(), wanted).await?,
-        };
-        self.ahead = Ahead::of(&prepared, rows, &self.storage, &keys);
+        let ahead = self.ahead.take().filter(|ahead| ahead.serves(&wanted, active));
+        let ahead = ahead.unwrap_or_else(|| Ahead::begin(wanted, rows, &self.storage, &keys));
+        let mut prepared = ahead.prepared().await?;
+        self.ahead = Ahead::behind(&mut prepared, rows, &self.storage, &keys);
         let batch = batch::write(&self.storage, &self.clock, &lease, prepared).await?;
         let now = self.clock.instant();
         if batch.lost {
@@ -357,7 +362,7 @@ impl Resealer {
         self.progress.rows_done = self.progress.rows_done.saturating_add(written);
         self.progress.rows_left = self.progress.rows_left.saturating_sub(written);
         metrics::counter!("sso_reseal_rows_total").increment(written);
-        let pause = self.pace.wrote(rows, batch.took, allowed, now);
+        let pause = self.pace.wrote(rows, batch.took, allowed, (now, (self.load)()));
         let news = !batch.failed.is_empty();
         pass.take(batch, &mut self.progress);
         self.work = Work::Pass(lease.clone(), pass);
@@ -366,7 +371,6 @@ impl Resealer {
             self.set_left(active);
         }
         self.show(news);
-        self.pace.pause_begins(self.clock.instant(), processor_time());
         Ok(pause)
     }
 

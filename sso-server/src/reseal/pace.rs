@@ -13,9 +13,9 @@ const FIRST_ROWS: u32 = 100;
 /// while they have work, so that who reads shares the processors for half of the time at most, and a quarter
 /// of that where they have none. Writers of this process come before the next one either way, as turns are
 /// given in order; those of another one look now and then whether the file is free.
-const GAP: Duration = Duration::from_millis(5);
+const GAP: Duration = Duration::from_millis(2);
 const LONGEST_GAP: Duration = Duration::from_millis(100);
-/// Others have work where this process used more than such a part of one processor while this paused.
+/// Others have work where what serves them was at work for more than such a part of the time.
 const WORK: u32 = 4;
 /// What the rate shown is measured over.
 const WINDOW: Duration = Duration::from_secs(10);
@@ -27,9 +27,8 @@ pub(super) struct Pace {
     most: u32,
     rows: u32,
     begun: Duration,
-    /// When the last pause began, and the processor time of this process then.
-    paused: Option<(Duration, Duration)>,
-    others_work: bool,
+    /// When the last transaction ended, and how long this server had worked for others then.
+    wrote: (Duration, Duration),
     done: VecDeque<(Duration, u64)>,
 }
 
@@ -41,16 +40,15 @@ impl Pace {
             most: most.max(1),
             rows,
             begun: Duration::ZERO,
-            paused: None,
-            others_work: true,
+            wrote: (Duration::ZERO, Duration::ZERO),
             done: VecDeque::new(),
         }
     }
 
-    /// Work begins at this instant.
-    pub(super) fn begin(&mut self, now: Duration) {
+    /// Work begins at this instant, when this server has worked so long for others.
+    pub(super) fn begin(&mut self, now: Duration, load: Duration) {
         self.begun = now;
-        (self.paused, self.others_work) = (None, true);
+        self.wrote = (now, load);
         self.done.clear();
     }
 
@@ -61,14 +59,16 @@ impl Pace {
     }
 
     /// How long to pause after a transaction with so many rows, for which so many were looked at, and which
-    /// `took` so long until `now`.
+    /// `took` so long until `now`, when this server has worked so long for others.
     pub(super) fn wrote(
         &mut self,
         (seen, rows): (u32, u32),
         took: Duration,
         allowed: u32,
-        now: Duration,
+        (now, load): (Duration, Duration),
     ) -> Duration {
+        let (since, before) = std::mem::replace(&mut self.wrote, (now, load));
+        let others_work = load.saturating_sub(before) > now.saturating_sub(since) / WORK;
         self.done.push_back((now, u64::from(rows)));
         if took > LONGEST_WRITE {
             self.rows = (self.rows / 2).max(LEAST_ROWS).min(self.most);
@@ -76,7 +76,7 @@ impl Pace {
             self.rows = self.rows.saturating_mul(2).min(self.most);
         }
         let gap = match self.dialect {
-            Dialect::Sqlite if self.others_work => took.clamp(GAP, LONGEST_GAP),
+            Dialect::Sqlite if others_work => took.clamp(GAP, LONGEST_GAP),
             // Writers of another process do not show.
             Dialect::Sqlite => (took / 4).clamp(GAP, LONGEST_GAP),
             // Others wait for the rows that they want, not for all.
@@ -87,19 +87,6 @@ impl Pace {
         }
         let fair = Duration::from_secs(1) * rows / allowed;
         gap.max(fair.saturating_sub(took))
-    }
-
-    /// A pause begins, at this instant and with so much processor time used.
-    pub(super) fn pause_begins(&mut self, now: Duration, used: Duration) {
-        self.paused = Some((now, used));
-    }
-
-    /// It is over: whether others have work shows in what was used meanwhile.
-    pub(super) fn pause_ends(&mut self, now: Duration, used: Duration) {
-        if let Some((since, before)) = self.paused.take() {
-            let (paused, worked) = (now.saturating_sub(since), used.saturating_sub(before));
-            self.others_work = worked > paused / WORK;
-        }
     }
 
     /// Rows a second over the last while.
@@ -126,46 +113,49 @@ mod tests {
     fn long_transactions_get_shorter_and_short_ones_longer() {
         let mut pace = Pace::new(Dialect::Postgres, 500);
         for expected in [200, 400, 500, 500] {
-            assert_eq!(pace.wrote((pace.rows(0), pace.rows(0)), QUICK, 0, QUICK), Duration::ZERO);
+            assert_eq!(
+                pace.wrote((pace.rows(0), pace.rows(0)), QUICK, 0, (QUICK, QUICK)),
+                Duration::ZERO
+            );
             assert_eq!(pace.rows(0), expected);
         }
         for _ in 0..20 {
-            pace.wrote((pace.rows(0), pace.rows(0)), SLOW, 0, SLOW);
+            pace.wrote((pace.rows(0), pace.rows(0)), SLOW, 0, (SLOW, SLOW));
         }
         assert_eq!(pace.rows(0), LEAST_ROWS);
         // The rest of a table says nothing of how long a full one would take.
-        pace.wrote((3, 3), QUICK, 0, SLOW);
+        pace.wrote((3, 3), QUICK, 0, (SLOW, SLOW));
         assert_eq!(pace.rows(0), LEAST_ROWS);
         assert_eq!(Pace::new(Dialect::Sqlite, 1).rows(0), 1);
     }
 
     #[test]
-    fn other_writers_of_sqlite_get_a_turn() {
-        let mut pace = Pace::new(Dialect::Sqlite, 500);
-        assert_eq!(pace.wrote((100, 100), QUICK, 0, QUICK), GAP);
-        assert_eq!(pace.wrote((100, 100), QUICK * 8, 0, QUICK), QUICK * 8);
-        assert_eq!(pace.wrote((100, 100), SLOW, 0, QUICK), LONGEST_GAP);
-    }
-
-    #[test]
-    fn where_nobody_has_work_pauses_are_short() {
+    fn others_get_a_turn_on_sqlite_and_as_much_time_as_was_taken_where_they_have_work() {
         let milliseconds = Duration::from_millis;
         let mut pace = Pace::new(Dialect::Sqlite, 500);
-        let took = milliseconds(40);
-        for (worked, gap) in [(4, 40), (1, 10), (2, 10), (3, 40)] {
-            pace.pause_begins(milliseconds(100), milliseconds(70));
-            pace.pause_ends(milliseconds(110), milliseconds(70 + worked));
-            assert_eq!(pace.wrote((100, 100), took, 0, QUICK), milliseconds(gap), "{worked}");
-            pace.pause_begins(milliseconds(100), milliseconds(70));
-            pace.pause_ends(milliseconds(110), milliseconds(71));
-            assert_eq!(pace.wrote((100, 100), QUICK, 0, QUICK), GAP);
+        pace.begin(milliseconds(1000), milliseconds(700));
+        let mut now = (milliseconds(1000), milliseconds(700));
+        // Others worked so long in the 100 ms since the last transaction.
+        for (worked, took, gap) in [
+            (0, 40, 10),
+            (25, 40, 10),
+            (26, 40, 40),
+            (200, 40, 40),
+            (0, 500, 100),
+            (26, 500, 100),
+            (26, 5, 5),
+            (0, 5, 2),
+            (26, 1, 2),
+        ] {
+            now = (now.0 + milliseconds(100), now.1 + milliseconds(worked));
+            let pause = pace.wrote((100, 100), milliseconds(took), 0, now);
+            assert_eq!(pause, milliseconds(gap), "{worked} {took}");
         }
-        // No pause, no news of others.
-        pace.pause_ends(milliseconds(200), milliseconds(1000));
-        assert_eq!(pace.wrote((100, 100), took, 0, QUICK), milliseconds(10));
         // What was before this work says nothing.
-        pace.begin(milliseconds(300));
-        assert_eq!(pace.wrote((100, 100), took, 0, QUICK), milliseconds(40));
+        now = (now.0 + milliseconds(100), now.1 + milliseconds(100));
+        pace.begin(now.0, now.1);
+        now.0 += milliseconds(100);
+        assert_eq!(pace.wrote((100, 100), milliseconds(40), 0, now), milliseconds(10));
     }
 
     #[test]
@@ -174,7 +164,7 @@ mod tests {
         for allowed in [1, 7, 100, 333] {
             let rows = pace.rows(allowed);
             assert!(rows <= allowed);
-            let pause = pace.wrote((rows, rows), QUICK, allowed, QUICK);
+            let pause = pace.wrote((rows, rows), QUICK, allowed, (QUICK, QUICK));
             assert!(pause <= Duration::from_secs(1), "{pause:?}");
             let second = (pause + QUICK) * allowed / rows;
             assert!(second >= Duration::from_millis(999), "{allowed}: {second:?}");
@@ -185,10 +175,10 @@ mod tests {
     fn the_rate_is_of_the_last_seconds() {
         let seconds = Duration::from_secs;
         let mut pace = Pace::new(Dialect::Postgres, 500);
-        pace.begin(seconds(100));
-        pace.wrote((500, 500), QUICK, 0, seconds(101));
+        pace.begin(seconds(100), QUICK);
+        pace.wrote((500, 500), QUICK, 0, (seconds(101), QUICK));
         assert!((pace.rate(seconds(102)) - 250.0).abs() < 0.01);
-        pace.wrote((500, 500), QUICK, 0, seconds(110));
+        pace.wrote((500, 500), QUICK, 0, (seconds(110), QUICK));
         assert!((pace.rate(seconds(111)) - 100.0).abs() < 0.01);
         assert!(pace.rate(seconds(200)) < 0.01);
     }
