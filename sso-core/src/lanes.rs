@@ -64,8 +64,10 @@ impl Lanes {
         &self.handles
     }
 
-    /// What tells how long all of them together have been at work so far.
-    pub fn load(&self) -> impl Fn() -> Duration + Send + Sync + use<> {
+    /// What tells how long all of them together have been at work so far, by the clock: a lane that had to
+    /// leave its processor to others counts as at work. What a lane does counts when it rests, and after some
+    /// dozens of tasks.
+    pub fn busy(&self) -> impl Fn() -> Duration + Send + Sync + use<> {
         let handles = self.handles.clone();
         move || handles.iter().map(|lane| lane.metrics().worker_total_busy_duration(0)).sum()
     }
@@ -101,10 +103,10 @@ mod tests {
     }
 
     #[test]
-    fn the_load_is_the_time_that_lanes_work() {
+    fn lanes_are_busy_while_they_work() {
         let work = Duration::from_millis(20);
         let lanes = Lanes::start(NonZeroUsize::new(2)).unwrap();
-        let load = lanes.load();
+        let busy = lanes.busy();
         let (sender, ended) = std::sync::mpsc::channel();
         for lane in lanes.handles() {
             let sender = sender.clone();
@@ -120,6 +122,6 @@ mod tests {
         }
         assert_eq!(ended.iter().take(2).count(), 2);
         drop(lanes);
-        assert!(load() >= work * 2, "{:?}", load());
+        assert!(busy() >= work * 2, "{:?}", busy());
     }
 }

@@ -325,7 +325,7 @@ fn resealer(
         // Two processes may have one name for a while.
         holder: format!("{} {}", settings.name, Uuid::new_v4()),
         keys: Box::new(move || vault.resealing()),
-        load: Box::new(lanes.load()),
+        busy: Box::new(lanes.busy()),
         orders: master.orders(),
         tell: Box::new(move |facts| told.tell(facts)),
     })

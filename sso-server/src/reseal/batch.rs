@@ -117,6 +117,8 @@ pub(super) struct Batch {
     pub(super) next: Option<RowKey>,
     /// How long the transaction took.
     pub(super) took: Duration,
+    /// Others waited at its end to write.
+    pub(super) waited_for: bool,
     /// Another server has the work now; nothing was written.
     pub(super) lost: bool,
 }
@@ -167,6 +169,7 @@ pub(super) async fn write(
         return Ok(batch);
     }
     batch.written = transaction.reseal(wanted.table, active, &resealed).await?;
+    batch.waited_for = transaction.is_waited_for();
     transaction.commit().await?;
     batch.took = clock.instant().saturating_sub(began);
     Ok(batch)
@@ -185,4 +188,27 @@ fn seal(keys: &Resealing, rows: Vec<SealedRow>) -> (Vec<ResealedRow>, Vec<(Strin
         }
     }
     (resealed, failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn rows_ahead_serve_whoever_wants_as_many_of_the_same_or_more() {
+        let wanted =
+            Wanted { table: SealedTable::Credentials, generation: 1, after: None, rows: 100 };
+        let preparing = AbortOnDropHandle::new(tokio::spawn(std::future::pending()));
+        let ahead = Ahead { wanted: wanted.clone(), active: 2, preparing };
+        let of = |rows| Wanted { rows, ..wanted.clone() };
+        assert!(ahead.serves(&of(100), 2) && ahead.serves(&of(200), 2));
+        assert!(!ahead.serves(&of(99), 2), "no more than are wanted now");
+        assert!(!ahead.serves(&wanted, 3), "sealed under what is not active any more");
+        for other in [
+            Wanted { table: SealedTable::Revisions, ..wanted.clone() },
+            Wanted { generation: 3, ..wanted.clone() },
+        ] {
+            assert!(!ahead.serves(&other, 2), "{other:?}");
+        }
+    }
 }

@@ -54,8 +54,8 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// The keys of this moment, to seal again with.
 pub type KeysOfNow = Box<dyn Fn() -> Result<Resealing, Error> + Send + Sync>;
 
-/// How long this server has been at work for others so far.
-pub type Load = Box<dyn Fn() -> Duration + Send + Sync>;
+/// How long what serves others has been at work so far.
+pub type Busy = Box<dyn Fn() -> Duration + Send + Sync>;
 
 /// What the work stands on.
 pub struct Foundations {
@@ -71,8 +71,8 @@ pub struct Foundations {
     pub holder: String,
     /// Opens and seals.
     pub keys: KeysOfNow,
-    /// What others want of this server.
-    pub load: Load,
+    /// How much others have it do.
+    pub busy: Busy,
     /// What the masters want.
     pub orders: watch::Receiver<Orders>,
     /// Where the masters hear of the database.
@@ -87,7 +87,7 @@ pub struct Resealer {
     settings: ResealSettings,
     holder: String,
     keys: KeysOfNow,
-    load: Load,
+    busy: Busy,
     orders: watch::Receiver<Orders>,
     census: Census,
     pace: Pace,
@@ -122,7 +122,7 @@ impl Resealer {
     /// Nothing is done before [`Self::run`].
     #[must_use]
     pub fn new(on: Foundations) -> Self {
-        let Foundations { storage, audit, clock, settings, holder, keys, load, orders, tell } = on;
+        let Foundations { storage, audit, clock, settings, holder, keys, busy, orders, tell } = on;
         let census = Census::new(storage.clone(), clock.clone(), tell);
         let pace = Pace::new(storage.dialect(), settings.batch_rows);
         Self {
@@ -132,7 +132,7 @@ impl Resealer {
             settings,
             holder,
             keys,
-            load,
+            busy,
             orders,
             census,
             pace,
@@ -205,6 +205,7 @@ impl Resealer {
             Work::Rest(lease, rest) if rest.active == active => self.rest(lease, rest).await,
             // Rotated again meanwhile.
             Work::Pass(lease, _) | Work::Rest(lease, _) => {
+                self.ahead = None;
                 self.begin_pass(lease, active, FIRST_REST).await
             }
         }
@@ -246,7 +247,7 @@ impl Resealer {
             began_at: Some(self.clock.now()),
             ..ResealProgress::default()
         };
-        self.pace.begin(self.clock.instant(), (self.load)());
+        self.pace.begin(self.clock.instant(), (self.busy)());
         let pause = self.go_through(lease, active, FIRST_REST);
         tracing::info!(
             event = Event::ResealRunning.number(),
@@ -358,11 +359,11 @@ impl Resealer {
             return Ok(WAIT);
         }
         self.progress.waiting_for.clear();
-        let (written, rows) = (batch.written, (batch.seen, batch.read));
+        let written = batch.written;
         self.progress.rows_done = self.progress.rows_done.saturating_add(written);
         self.progress.rows_left = self.progress.rows_left.saturating_sub(written);
         metrics::counter!("sso_reseal_rows_total").increment(written);
-        let pause = self.pace.wrote(rows, batch.took, allowed, (now, (self.load)()));
+        let pause = self.pace.wrote(&batch, allowed, (now, (self.busy)()));
         let news = !batch.failed.is_empty();
         pass.take(batch, &mut self.progress);
         self.work = Work::Pass(lease.clone(), pass);
@@ -476,6 +477,8 @@ impl Resealer {
     }
 
     fn failed(&mut self, error: &Error) -> Duration {
+        // It may be long until there are keys, or the database, again.
+        self.ahead = None;
         if matches!(self.work, Work::Pass(..) | Work::Rest(..)) {
             if self.failures == 0 {
                 tracing::warn!(event = Event::ResealFailed.number(), %error, "sealing again was interrupted");

@@ -333,10 +333,14 @@ impl Member {
         &mut self.open.connection
     }
 
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.open.shared.is_wanted()
+    }
+
     /// Makes it durable, with the group.
     pub(super) async fn commit(mut self) -> Result<(), StorageError> {
         let lone = self.open.members.is_empty();
-        if lone && (self.alone || !self.open.shared.is_wanted()) {
+        if lone && (self.alone || !self.is_waited_for()) {
             self.open.run(COMMIT).await?;
             ScopeGuard::into_inner(self.open).finish();
             return Ok(());

@@ -104,6 +104,15 @@ impl Transaction {
         }
     }
 
+    /// Whether somebody waits for its end to write; on PostgreSQL nobody does.
+    #[must_use]
+    pub fn is_waited_for(&self) -> bool {
+        match &self.inner {
+            Inner::Sqlite(member) => member.is_waited_for(),
+            Inner::Postgres(_) => false,
+        }
+    }
+
     pub(super) fn connection(&mut self) -> &mut AnyConnection {
         match &mut self.inner {
             Inner::Sqlite(member) => member.connection(),

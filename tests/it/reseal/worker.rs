@@ -25,7 +25,7 @@ impl Worker {
         let keys = Arc::new(Mutex::new(None::<KeyRing>));
         let (told, held) = (Arc::clone(&facts), Arc::clone(&keys));
         let resealer = Resealer::new(Foundations {
-            load: Box::new(|| Duration::ZERO),
+            busy: Box::new(|| Duration::ZERO),
             storage: scene.storage.clone(),
             audit,
             clock: scene.clock.clone(),
