@@ -80,6 +80,13 @@ pub struct ResealedRow {
     pub after: Vec<u8>,
 }
 
+impl ResealedRow {
+    /// What tells the value before from every other one.
+    fn mark(&self) -> &[u8] {
+        self.before.get(..PREFIX).unwrap_or(&self.before)
+    }
+}
+
 impl Transaction {
     /// Replaces values of one table by the same sealed under this generation; how many. Rows that were
     /// changed meanwhile, or that another transaction is changing, stay as they are. The last thing of its
@@ -126,7 +133,7 @@ impl Transaction {
             if table == SealedTable::Revisions {
                 query = query.bind(row.key.revision);
             }
-            query = query.bind(&*row.before).bind(&*row.after);
+            query = query.bind(row.mark()).bind(&*row.after);
         }
         Ok(query.execute(self.connection()).await?.rows_affected())
     }
@@ -209,13 +216,13 @@ impl Lists {
         let bytes = rows.iter().map(|row| PREFIX + row.after.len()).sum();
         let mut lists = Self { bytes: Vec::with_capacity(bytes), ..Self::default() };
         for row in rows {
-            let prefix = row.before.get(..PREFIX).unwrap_or(&row.before);
+            let mark = row.mark();
             add(&mut lists.ids, &row.key.id);
             add(&mut lists.revisions, row.key.revision);
             add(&mut lists.places, lists.bytes.len() + 1);
-            add(&mut lists.prefixes, prefix.len());
+            add(&mut lists.prefixes, mark.len());
             add(&mut lists.sizes, row.after.len());
-            lists.bytes.extend_from_slice(prefix);
+            lists.bytes.extend_from_slice(mark);
             lists.bytes.extend_from_slice(&row.after);
         }
         lists
@@ -248,7 +255,7 @@ fn sqlite_statement(table: SealedTable, rows: usize) -> String {
         ),
         SealedTable::Credentials => ("mappings", 3, "mappings.id = v.column1"),
     };
-    let (old, new) = (columns - 1, columns);
+    let (mark, new) = (columns - 1, columns);
     let mut text = String::with_capacity(rows * columns * 3 + 200);
     // Writing to a String cannot fail.
     let _ = write!(text, "UPDATE {name} SET sealed = v.column{new}, generation = ? FROM (VALUES ");
@@ -261,7 +268,10 @@ fn sqlite_statement(table: SealedTable, rows: usize) -> String {
         text.push_str(open);
         text.push('?');
     }
-    let _ = write!(text, ")) AS v WHERE {same} AND {name}.sealed = v.column{old}");
+    let _ = write!(
+        text,
+        ")) AS v WHERE {same} AND substr({name}.sealed, 1, {PREFIX}) = v.column{mark}"
+    );
     text
 }
 
@@ -274,13 +284,18 @@ mod tests {
         let text = sqlite_statement(SealedTable::Credentials, 2);
         assert!(text.contains("(VALUES (?, ?, ?), (?, ?, ?)) AS v"), "{text}");
         assert!(
-            text.ends_with("mappings.id = v.column1 AND mappings.sealed = v.column2"),
+            text.ends_with(
+                "mappings.id = v.column1 AND substr(mappings.sealed, 1, 64) = v.column2"
+            ),
             "{text}"
         );
         let text = sqlite_statement(SealedTable::Revisions, 1);
         assert!(text.contains("(VALUES (?, ?, ?, ?)) AS v"), "{text}");
         assert!(text.contains("SET sealed = v.column4, generation = ?"), "{text}");
-        assert!(text.ends_with("configuration_revisions.sealed = v.column3"), "{text}");
+        assert!(
+            text.ends_with("substr(configuration_revisions.sealed, 1, 64) = v.column3"),
+            "{text}"
+        );
     }
 
     #[test]
