@@ -177,6 +177,9 @@ mod tests {
         let waited_for = Batch { waited_for: true, ..batch(100, milliseconds(40)) };
         assert_eq!(wrote(&mut pace, 100, 0, &waited_for), milliseconds(40));
         assert_eq!(wrote(&mut pace, 100, 0, &batch(100, milliseconds(40))), milliseconds(10));
+        // What was before this work says nothing.
+        pace.begin(now.0, now.1);
+        assert_eq!(pace.wrote(&batch(100, milliseconds(40)), 0, now), milliseconds(40));
     }
 
     #[test]
